@@ -1,0 +1,30 @@
+"""Families of models, by the pipeline class that a model folder names. Nothing is imported before it is needed."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from imagic_cli.errors import ModelError
+
+if TYPE_CHECKING:
+    from imagic_cli.backends.base import Backend
+    from imagic_cli.backends.source import Model
+
+FAMILIES = {
+    "StableDiffusionPipeline": "imagic_cli.backends.stable_diffusion:StableDiffusion",
+    "StableDiffusionXLPipeline": "imagic_cli.backends.stable_diffusion_xl:StableDiffusionXL",
+}
+
+
+def load(model: Model) -> Backend:
+    """The backend for a model that has been found.
+
+    Raises:
+        ModelError: its family is not supported.
+    """
+    if model.family not in FAMILIES:
+        raise ModelError(f"{model.name} is a {model.family}", f"supported: {', '.join(FAMILIES)}")
+    module, _, name = FAMILIES[model.family].partition(":")
+    backend: Backend = getattr(importlib.import_module(module), name)(model)
+    return backend

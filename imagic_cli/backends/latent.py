@@ -1,0 +1,231 @@
+"""What the Stable Diffusion families share: a VAE, one UNet, and diffusers' own pipeline around them."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+from PIL import Image
+from torch import Tensor, nn
+
+from imagic_cli.backends.base import Draw, Encoded, Level
+from imagic_cli.backends.schedulers import sampler
+from imagic_cli.backends.source import Model
+from imagic_cli.config import SamplingSettings
+from imagic_cli.embedding import Embedding
+from imagic_cli.errors import ModelError
+from imagic_cli.noise import Schedule
+from imagic_cli.precision import Precision
+
+
+@dataclass(frozen=True)
+class LatentCodec:
+    """A VAE with its own scale and shift, always in fp32: half precision overflows in some of them."""
+
+    vae: Any
+    factor: int
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """The posterior's mean (the paper leaves mean or sample open): (B, 3, H, W) -> (B, C, H/f, W/f)."""
+        with torch.no_grad():
+            mean = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype)).latent_dist.mean
+        clean: Tensor = (mean - self._shift) * self.vae.config.scaling_factor
+        return clean
+
+    def decode(self, clean: Tensor) -> Tensor:
+        """The inverse, one sample at a time: the memory of one, and the same bits alone as in a batch."""
+        with torch.no_grad():
+            latents = clean.to(self.vae.device, self.vae.dtype) / self.vae.config.scaling_factor + self._shift
+            return torch.cat([self.vae.decode(each[None]).sample for each in latents])
+
+    def shape(self, width: int, height: int) -> tuple[int, int, int]:
+        """(C, H/f, W/f)."""
+        return self.vae.config.latent_channels, height // self.factor, width // self.factor
+
+    @property
+    def _shift(self) -> float:
+        return self.vae.config.shift_factor or 0.0
+
+
+class LatentBackend(ABC):
+    """A family whose model folder holds `vae`, `unet`, `scheduler` and text encoders.
+
+    Args:
+        model: where it lies.
+    """
+
+    pipeline_class: Any
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        vae, unet = model.config("vae"), model.config("unet")
+        self.factor = 2 ** (len(vae["block_out_channels"]) - 1)
+        self.multiple = self.factor * 2 ** (len(unet["block_out_channels"]) - 1)
+        self.size = int(unet["sample_size"]) * self.factor
+
+    @abstractmethod
+    def text_components(self) -> dict[str, Any]:
+        """Load tokenizers and text encoders, by the pipeline's names for them."""
+
+    @abstractmethod
+    def embed(self, pipeline: Any, text: str | None, device: torch.device) -> Embedding:
+        """One text through the pipeline's own `encode_prompt`; None is the unconditional embedding."""
+
+    @abstractmethod
+    def conditions(self, x_t: Tensor, embedding: Embedding) -> dict[str, Tensor] | None:
+        """`added_cond_kwargs` of the UNet."""
+
+    @abstractmethod
+    def arguments(self, embedding: Embedding, null: Embedding) -> dict[str, Tensor | None]:
+        """The pipeline call's arguments for a batch of embeddings."""
+
+    def encode(self, texts: Sequence[str | None], device: torch.device) -> list[Encoded]:
+        """Embed texts; see `Backend`."""
+        parts = self.text_components()
+        for part in parts.values():
+            if isinstance(part, nn.Module):
+                part.eval().requires_grad_(False).to(device)
+        pipeline = self.pipeline(**parts)
+        with torch.no_grad():
+            found = [
+                Encoded(
+                    self.embed(pipeline, text, device).to("cpu", torch.float32), cut(pipeline.tokenizer, text or "")
+                )
+                for text in texts
+            ]
+        del pipeline, parts
+        release(device)
+        return found
+
+    def codec(self, device: torch.device) -> LatentCodec:
+        """Load the VAE."""
+        vae = self.load(AutoencoderKL, "vae", torch.float32)
+        return LatentCodec(vae.eval().requires_grad_(False).to(device), self.factor)
+
+    def level(self, precision: Precision, trainable: bool) -> Level:
+        """Load the UNet; see `Backend`."""
+        dtype = torch.float32 if trainable else precision.dtype
+        # Evaluation mode even to train: dropout would make the loss depend on state that no step seeds.
+        unet = self.load(UNet2DConditionModel, "unet", dtype).eval().requires_grad_(trainable).to(precision.device)
+        return self.around(unet)
+
+    def around(self, unet: Any) -> Level:
+        """The level that a UNet is."""
+        scheduler = DDPMScheduler.from_config(self.model.config("scheduler"))
+        schedule = Schedule(scheduler, scheduler.config.num_train_timesteps, scheduler.config.prediction_type)
+
+        def predict(x_t: Tensor, timestep: Tensor, embedding: Embedding) -> Tensor:
+            added = self.conditions(x_t, embedding)
+            output: Tensor = unet(x_t, timestep, embedding.tokens, added_cond_kwargs=added).sample
+            return output
+
+        return Level("base", unet, schedule, predict)
+
+    def render(
+        self,
+        level: Level,
+        draws: Sequence[Draw],
+        null: Embedding,
+        sampling: SamplingSettings,
+        precision: Precision,
+        on_step: Callable[[], None],
+    ) -> Tensor:
+        """Sample with the family's pipeline; see `Backend`."""
+
+        def advance(_pipeline: Any, _step: int, _timestep: int, values: dict[str, Tensor]) -> dict[str, Tensor]:
+            on_step()
+            return values
+
+        scheduler = sampler(sampling.scheduler, self.model.config("scheduler"))
+        pipeline = self.pipeline(unet=level.module, scheduler=scheduler)
+        pipeline.set_progress_bar_config(disable=True)
+        # Without a VAE the pipeline assumes a factor of 8.
+        pipeline.vae_scale_factor = self.factor
+        _channels, height, width = draws[0].noise.shape
+        dtype, device = precision.dtype, precision.device
+        batch = Embedding.stack([draw.embedding for draw in draws]).to(device, dtype)
+        with torch.no_grad():
+            output = pipeline(
+                **self.arguments(batch, null.to(device, dtype).expand(len(draws))),
+                latents=torch.stack([draw.noise for draw in draws]).to(device, dtype),
+                generator=[draw.generator for draw in draws],
+                height=height * self.factor,
+                width=width * self.factor,
+                num_inference_steps=sampling.steps,
+                guidance_scale=sampling.guidance,
+                output_type="latent",
+                callback_on_step_end=advance,
+            )
+        clean: Tensor = output.images
+        return clean.float().cpu()
+
+    def screen(self, images: Sequence[Image.Image], device: torch.device) -> list[Image.Image | None]:
+        """Run the model's safety checker; see `Backend`."""
+        if not self.model.has("safety_checker"):
+            return list(images)
+        checker = self.load(StableDiffusionSafetyChecker, "safety_checker", torch.float32).eval().to(device)
+        from transformers import CLIPImageProcessor
+
+        features = CLIPImageProcessor.from_pretrained(self.model.folder / "feature_extractor")
+        seen = features(list(images), return_tensors="pt").pixel_values.to(device)
+        # It blackens what it flags in the arrays that it is given; only its verdict is used.
+        arrays = [np.asarray(image, dtype=np.float32) / 255 for image in images]
+        with torch.no_grad():
+            _blackened, flags = checker(images=arrays, clip_input=seen)
+        return [None if flag else image for image, flag in zip(images, flags, strict=True)]
+
+    def pipeline(self, **components: Any) -> Any:
+        """The family's diffusers pipeline around some of its components."""
+        parameters = inspect.signature(self.pipeline_class.__init__).parameters.values()
+        absent = dict.fromkeys(each.name for each in parameters if each.name != "self" and each.default is each.empty)
+        options: dict[str, Any] = absent | components
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return self.pipeline_class(**options, **self.pipeline_options())
+
+    def pipeline_options(self) -> dict[str, Any]:
+        """The pipeline's own settings, from the model's index."""
+        return {"requires_safety_checker": False}
+
+    def load(self, kind: Any, component: str, dtype: torch.dtype) -> Any:
+        """One component by its explicit class, from safetensors only.
+
+        Raises:
+            ModelError: the files are not a model of that class.
+        """
+        try:
+            return kind.from_pretrained(
+                self.model.folder / component,
+                dtype=dtype,
+                variant=self.model.variant_of(component),
+                use_safetensors=True,
+                local_files_only=True,
+            )
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "memory" in str(error):
+                raise
+            reason = str(error).strip().splitlines()[0]
+            raise ModelError(f"{self.model.name}: {component} cannot be loaded: {reason}") from error
+
+
+def cut(tokenizer: Any, text: str) -> str:
+    """The part of a text that falls out of the tokenizer's window."""
+    whole = tokenizer(text, truncation=False, verbose=False).input_ids
+    kept = tokenizer.model_max_length
+    return str(tokenizer.decode(whole[kept - 1 : -1])).strip() if len(whole) > kept else ""
+
+
+def release(device: torch.device) -> None:
+    """Give memory back that nothing refers to any more."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -1,0 +1,168 @@
+"""Find a model's files, refuse what is unsafe, and identify it by a hash of what would be loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from imagic_cli.backends import hub
+from imagic_cli.backends.digests import file_digest
+from imagic_cli.config import ModelSource
+from imagic_cli.errors import ModelError
+from imagic_cli.stamps import canonical
+
+_UNSAFE = {".bin", ".ckpt", ".pt", ".pth", ".pkl"}
+# The safety checker judges pictures after they are made: it is no part of what makes them.
+_NO_INFLUENCE = {"safety_checker", "feature_extractor", "image_encoder"}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model on this machine.
+
+    Attributes:
+        name: what the user called it.
+        folder: in diffusers layout.
+        index: its model_index.json.
+        variant: which weight files were asked for.
+    """
+
+    name: str
+    folder: Path
+    index: dict[str, Any]
+    variant: str | None
+
+    @property
+    def family(self) -> str:
+        """Its pipeline class."""
+        return str(self.index.get("_class_name"))
+
+    def has(self, component: str) -> bool:
+        """Whether the model names and holds this component."""
+        declared = self.index.get(component)
+        return isinstance(declared, list) and declared[0] is not None and (self.folder / component).is_dir()
+
+    def config(self, component: str) -> dict[str, Any]:
+        """A component's config.
+
+        Raises:
+            ModelError: there is none.
+        """
+        for name in ("config.json", f"{component}_config.json", "preprocessor_config.json"):
+            path = self.folder / component / name
+            if path.is_file():
+                return read_json(path, self.name)
+        raise ModelError(f"{self.name} has no {component} config", "is the folder complete?")
+
+    def variant_of(self, component: str) -> str | None:
+        """The variant to load: the one asked for, where the component has it."""
+        return self.variant if self.variant and self._weights(component, self.variant) else None
+
+    def weight_files(self, component: str) -> list[Path]:
+        """The safetensors files that would be loaded.
+
+        Raises:
+            ModelError: there are none; pickles are refused unread.
+        """
+        found = self._weights(component, self.variant_of(component))
+        if found:
+            return found
+        others = sorted((self.folder / component).glob("*.safetensors"))
+        if others:
+            variants = sorted({path.name.split(".")[-2] for path in others})
+            raise ModelError(f"{self.name}: {component} has only variants", f"try --variant {variants[0]}")
+        if any(path.suffix in _UNSAFE for path in (self.folder / component).glob("*")):
+            raise ModelError(f"{self.name}: {component} has only pickled weights, which can run code", _CONVERT)
+        raise ModelError(f"{self.name}: {component} has no weights", "is the folder complete?")
+
+    def identity(self, fresh: bool = False) -> str:
+        """A hash of every file that has an influence on results; where they lie and how old they are has none.
+
+        Args:
+            fresh: read every file again, even those that seem unchanged since they were last read.
+        """
+        parts: dict[str, str] = {"family": self.family}
+        for component in sorted(self.index):
+            if not self.has(component) or component in _NO_INFLUENCE:
+                continue
+            folder = self.folder / component
+            small = [path for path in folder.iterdir() if path.suffix in {".json", ".txt"} and "index" not in path.name]
+            heavy = [] if component.startswith(("tokenizer", "scheduler")) else self.weight_files(component)
+            for path in small + heavy:
+                parts[f"{component}/{path.name}"] = file_digest(path, fresh)
+        return hashlib.sha256(canonical(parts).encode()).hexdigest()
+
+    def weight_bytes(self) -> int:
+        """Bytes of all weight files of the components with an influence."""
+        names = [name for name in self.index if self.has(name) and name not in _NO_INFLUENCE]
+        weighty = [name for name in names if not name.startswith(("tokenizer", "scheduler"))]
+        return sum(path.stat().st_size for name in weighty for path in self.weight_files(name))
+
+    def _weights(self, component: str, variant: str | None) -> list[Path]:
+        found = []
+        for path in sorted((self.folder / component).glob("*.safetensors")):
+            # name[.variant].safetensors, or name[.variant]-00001-of-00002.safetensors
+            stem = path.name.removesuffix(".safetensors").split("-0")[0]
+            if (stem.split(".", 1)[1] if "." in stem else None) == variant:
+                found.append(path)
+        return found
+
+
+_CONVERT = "convert them to safetensors first"
+
+
+def find(source: ModelSource) -> Model:
+    """The model that `source` names, downloaded if need be.
+
+    Raises:
+        ModelError: there is no such model, it may not be downloaded, or it is no diffusers model.
+    """
+    path = Path(source.source).expanduser()
+    if path.is_file():
+        folder = _convert(path, source)
+    elif path.is_dir():
+        folder = path
+    elif source.source.count("/") == 1 and not source.source.startswith((".", "/", "~")):
+        folder = hub.download(source)
+    else:
+        from imagic_cli.config import preset_names
+
+        raise ModelError(
+            f"no model '{source.source}'",
+            f"use a folder, a .safetensors file, a hub id, or: {', '.join(preset_names())}",
+        )
+    index_file = folder / "model_index.json"
+    if not index_file.is_file():
+        raise ModelError(f"{source.source} has no model_index.json", "name a folder in diffusers layout")
+    index = read_json(index_file, source.source)
+    if not isinstance(index.get("_class_name"), str):
+        raise ModelError(f"{source.source} asks to run code of its own", "only diffusers' own pipelines are supported")
+    return Model(source.source, folder, index, source.variant)
+
+
+def read_json(path: Path, model: str) -> dict[str, Any]:
+    """A JSON object from a model's folder.
+
+    Raises:
+        ModelError: it is not one.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError, OSError) as error:
+        raise ModelError(f"{model}: {path.name} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{model}: {path.name} is not a JSON object")
+    return content
+
+
+def _convert(path: Path, source: ModelSource) -> Path:
+    if path.suffix in _UNSAFE:
+        raise ModelError(f"{path.name} is a pickle, which can run code", _CONVERT)
+    if path.suffix != ".safetensors":
+        raise ModelError(f"{path.name} is not a .safetensors checkpoint")
+    from imagic_cli.backends.checkpoint import convert
+
+    return convert(path, source)

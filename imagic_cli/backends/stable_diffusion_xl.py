@@ -1,0 +1,54 @@
+"""Stable Diffusion XL: two text encoders, a pooled embedding, and time ids."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionXLPipeline
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from imagic_cli.backends.latent import LatentBackend
+from imagic_cli.embedding import Embedding
+
+
+class StableDiffusionXL(LatentBackend):
+    """Stage A optimises tokens and pooled embedding both: the paper leaves open what is right here."""
+
+    pipeline_class = StableDiffusionXLPipeline
+
+    def text_components(self) -> dict[str, Any]:
+        """Both tokenizers and text encoders."""
+        return {
+            "tokenizer": CLIPTokenizer.from_pretrained(self.model.folder / "tokenizer"),
+            "tokenizer_2": CLIPTokenizer.from_pretrained(self.model.folder / "tokenizer_2"),
+            "text_encoder": self.load(CLIPTextModel, "text_encoder", torch.float32),
+            "text_encoder_2": self.load(CLIPTextModelWithProjection, "text_encoder_2", torch.float32),
+        }
+
+    def embed(self, pipeline: Any, text: str | None, device: torch.device) -> Embedding:
+        """(1, T, d) and (1, p); the unconditional embedding is zeros where the model was trained so."""
+        tokens, null, pooled, null_pooled = pipeline.encode_prompt(text or "", device=device)
+        return Embedding(null, null_pooled) if text is None else Embedding(tokens, pooled)
+
+    def conditions(self, x_t: Tensor, embedding: Embedding) -> dict[str, Tensor] | None:
+        """Pooled embedding, and time ids that say: this size, uncropped."""
+        assert embedding.pooled is not None
+        height, width = (side * self.factor for side in x_t.shape[-2:])
+        time_ids = torch.tensor([[height, width, 0, 0, height, width]], dtype=x_t.dtype, device=x_t.device)
+        return {"text_embeds": embedding.pooled, "time_ids": time_ids.expand(len(x_t), -1)}
+
+    def arguments(self, embedding: Embedding, null: Embedding) -> dict[str, Tensor | None]:
+        """Positive and negative tokens and pooled embeddings."""
+        return {
+            "prompt_embeds": embedding.tokens,
+            "negative_prompt_embeds": null.tokens,
+            "pooled_prompt_embeds": embedding.pooled,
+            "negative_pooled_prompt_embeds": null.pooled,
+        }
+
+    def pipeline_options(self) -> dict[str, Any]:
+        """Whether the unconditional embedding is zeros; and never a watermark, which needs pixels."""
+        zeros = self.model.index.get("force_zeros_for_empty_prompt", True)
+        return {"force_zeros_for_empty_prompt": zeros, "add_watermarker": False}

@@ -1,0 +1,69 @@
+"""The command line: the only place that knows Typer and Rich. Nothing here imports torch before work begins."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+import typer
+
+from imagic_cli.errors import ImagicError, Interrupted
+from imagic_cli.signals import raise_on_signals
+
+
+def main() -> None:
+    """Entry point of `imagic`."""
+    raise_on_signals()
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line, and tell any failure in one line on stderr.
+
+    Returns:
+        The exit code; the README lists them.
+    """
+    try:
+        from imagic_cli.cli.commands import app
+
+        result = app(arguments, prog_name="imagic", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except (Exception, Interrupted) as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        code, text = _told(error)
+        sys.stderr.write(f"imagic: {text}\n")
+        return code
+    finally:
+        _flush()
+
+
+def _told(error: BaseException) -> tuple[int, str]:
+    match error:
+        case Interrupted():
+            return error.code, str(error)
+        case ImagicError():
+            return error.code, _one_line(str(error))
+        case typer.Abort():
+            return 130, "stopped"
+        case typer.TyperException():
+            message = getattr(error, "format_message", lambda: str(error))()
+            return 2, f"{_one_line(message)}; see imagic --help"
+        case MemoryError():
+            return 8, "out of memory"
+        case OSError():
+            return 6, _one_line(f"{error.filename or 'the disk'}: {error.strerror or error}")
+    return 1, _one_line(f"this is a bug: {type(error).__name__}: {error}; please report it, with --debug")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _flush() -> None:
+    # A reader that went away (imagic ... | head) is no failure of ours.
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

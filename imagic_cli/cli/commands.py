@@ -1,0 +1,235 @@
+"""The commands: each unpacks its flags and calls plain functions."""
+
+from __future__ import annotations
+
+import typer
+
+from imagic_cli import __version__, inspection
+from imagic_cli.cli import calls
+from imagic_cli.cli import options as o
+from imagic_cli.cli.report import Report
+from imagic_cli.config import ModelFlags
+from imagic_cli.errors import ArtifactError
+from imagic_cli.run import existing_run
+
+app = typer.Typer(
+    name="imagic",
+    help="Edit one photograph from one sentence (Imagic, Kawar et al., CVPR 2023).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"imagic {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print it.")) -> None:
+    pass
+
+
+@app.command()
+def optimize(
+    image: o.ImageArgument = None,
+    text: o.TextArgument = None,
+    run: o.RunOption = None,
+    model: o.ModelOption = None,
+    preset: o.PresetOption = None,
+    revision: o.RevisionOption = None,
+    variant: o.VariantOption = None,
+    config: o.ConfigOption = None,
+    size: o.SizeOption = None,
+    fit: o.FitOption = None,
+    center: o.CenterOption = None,
+    steps: o.StepsOption = None,
+    lr: o.RateOption = None,
+    batch: o.BatchOption = None,
+    seed: o.SeedOption = None,
+    optimizer: o.OptimizerOption = None,
+    dtype: o.DtypeOption = None,
+    device: o.DeviceOption = "auto",
+    gradient_checkpointing: o.CheckpointingOption = False,
+    checkpoint_every: o.CheckpointEveryOption = None,
+    probe_every: o.ProbeEveryOption = 100,
+    force: o.ForceOption = False,
+    strict: o.StrictOption = False,
+    dry_run: o.DryRunOption = False,
+    quiet: o.QuietOption = False,
+    json: o.JsonOption = False,
+    debug: o.DebugOption = False,
+) -> None:
+    """Stage A: find the text embedding that stands for the photograph. Makes a run directory and prints it."""
+    flags = {"steps": steps, "learning_rate": lr, "batch": batch, "seed": seed, "optimizer": optimizer, "dtype": dtype}
+    photo = {"size": size, "fit": fit, "center": calls.center(center)}
+    how = calls.how(
+        device=device,
+        gradient_checkpointing=gradient_checkpointing,
+        checkpoint_every=checkpoint_every,
+        probe_every=probe_every,
+        strict=strict,
+    )
+    with Report(quiet, json) as report:
+        named = ModelFlags(model, preset, revision, variant, config)
+        edit = calls.new_edit(image, text, run, named, photo, flags, how, report)
+        if dry_run:
+            calls.plan(edit.run, edit.record, edit.model, ["optimize"], 0, how, report)
+            return
+        calls.optimize(edit, how, force, report)
+        report.result(edit.run.path, "run")
+
+
+@app.command()
+def finetune(
+    run: o.RunOption = None,
+    steps: o.StepsOption = None,
+    lr: o.RateOption = None,
+    batch: o.BatchOption = None,
+    seed: o.SeedOption = None,
+    optimizer: o.OptimizerOption = None,
+    dtype: o.DtypeOption = None,
+    delta_dtype: o.DeltaOption = None,
+    device: o.DeviceOption = "auto",
+    gradient_checkpointing: o.CheckpointingOption = False,
+    checkpoint_every: o.CheckpointEveryOption = None,
+    probe_every: o.ProbeEveryOption = 100,
+    force: o.ForceOption = False,
+    strict: o.StrictOption = False,
+    dry_run: o.DryRunOption = False,
+    quiet: o.QuietOption = False,
+    json: o.JsonOption = False,
+    debug: o.DebugOption = False,
+) -> None:
+    """Stage B: fine-tune the denoiser so that this embedding gives the photograph back."""
+    flags = {"steps": steps, "learning_rate": lr, "batch": batch, "seed": seed, "optimizer": optimizer, "dtype": dtype}
+    how = calls.how(
+        device=device,
+        gradient_checkpointing=gradient_checkpointing,
+        checkpoint_every=checkpoint_every,
+        probe_every=probe_every,
+        strict=strict,
+    )
+    with Report(quiet, json) as report:
+        chosen = existing_run(run, report)
+        record, found = calls.tuned_record(chosen, flags | {"delta_dtype": delta_dtype}, how)
+        if dry_run:
+            calls.plan(chosen, record, found, ["finetune"], 0, how, report)
+            return
+        calls.finetune(chosen, record, found, how, force, report)
+        report.result(chosen.path, "run")
+
+
+@app.command()
+def generate(
+    run: o.RunOption = None,
+    eta: o.EtaOption = "0.7",
+    seed: o.FirstSeedOption = 0,
+    seeds: o.SeedsOption = 1,
+    prompt: o.PromptOption = None,
+    negative: o.NegativeOption = None,
+    scheduler: o.SchedulerOption = None,
+    steps: o.SampleStepsOption = None,
+    guidance: o.GuidanceOption = None,
+    pretrained: o.PretrainedOption = False,
+    dtype: o.DtypeOption = None,
+    batch_size: o.BatchSizeOption = None,
+    output: o.OutOption = None,
+    device: o.DeviceOption = "auto",
+    force: o.ForceOption = False,
+    strict: o.StrictOption = False,
+    dry_run: o.DryRunOption = False,
+    quiet: o.QuietOption = False,
+    json: o.JsonOption = False,
+    debug: o.DebugOption = False,
+) -> None:
+    """Stage C: images between the photograph (eta 0) and the text (eta 1). Prints where they are."""
+    items = calls.items(eta, seed, seeds, output)
+    flags = {"prompt": prompt, "negative": negative, "scheduler": scheduler, "steps": steps, "guidance": guidance}
+    flags |= {"pretrained": pretrained or None, "dtype": dtype}
+    how = calls.how(device=device, batch_size=batch_size, strict=strict)
+    with Report(quiet, json) as report:
+        chosen = existing_run(run, report)
+        record, found, sampling = calls.sampling(chosen, flags, how)
+        if dry_run:
+            record = record.model_copy(update={"generate": sampling})
+            calls.plan(chosen, record, found, ["generate"], len(items), how, report)
+            return
+        calls.generate(chosen, record, found, sampling, items, how, force, output, report)
+
+
+@app.command()
+def edit(
+    image: o.ImageArgument = None,
+    text: o.TextArgument = None,
+    run: o.RunOption = None,
+    eta: o.EtaOption = "0.7",
+    seed: o.FirstSeedOption = 0,
+    seeds: o.SeedsOption = 1,
+    model: o.ModelOption = None,
+    preset: o.PresetOption = None,
+    revision: o.RevisionOption = None,
+    variant: o.VariantOption = None,
+    config: o.ConfigOption = None,
+    size: o.SizeOption = None,
+    fit: o.FitOption = None,
+    center: o.CenterOption = None,
+    dtype: o.DtypeOption = None,
+    batch_size: o.BatchSizeOption = None,
+    output: o.OutOption = None,
+    device: o.DeviceOption = "auto",
+    gradient_checkpointing: o.CheckpointingOption = False,
+    force: o.ForceOption = False,
+    strict: o.StrictOption = False,
+    dry_run: o.DryRunOption = False,
+    quiet: o.QuietOption = False,
+    json: o.JsonOption = False,
+    debug: o.DebugOption = False,
+) -> None:
+    """All three stages with the preset's numbers; what is done already is not done again."""
+    items = calls.items(eta, seed, seeds, output)
+    photo = {"size": size, "fit": fit, "center": calls.center(center)}
+    how = calls.how(device=device, batch_size=batch_size, gradient_checkpointing=gradient_checkpointing, strict=strict)
+    with Report(quiet, json) as report:
+        named = ModelFlags(model, preset, revision, variant, config)
+        ready = calls.new_edit(image, text, run, named, photo, {"dtype": dtype}, how, report)
+        if dry_run:
+            stages = ["optimize", "finetune", "generate"]
+            calls.plan(ready.run, ready.record, ready.model, stages, len(items), how, report)
+            return
+        calls.optimize(ready, how, force, report)
+        record, found = calls.tuned_record(ready.run, {"dtype": dtype}, how)
+        calls.finetune(ready.run, record, found, how, force, report)
+        record, found, sampling = calls.sampling(ready.run, {"dtype": dtype}, how)
+        calls.generate(ready.run, record, found, sampling, items, how, force, output, report)
+
+
+@app.command()
+def status(run: o.RunArgument = None, json: o.JsonOption = False, debug: o.DebugOption = False) -> None:
+    """Each stage: done, stale and why, resumable, or missing; and what to type next."""
+    with Report(False, json) as report:
+        chosen = existing_run(run, report)
+        found = inspection.states(chosen)
+        report.states(chosen, chosen.read_record(), found, inspection.suggestion(found, chosen))
+
+
+@app.command()
+def check(run: o.RunArgument = None, json: o.JsonOption = False, debug: o.DebugOption = False) -> None:
+    """Verify every file of a run; exit code 4 names the ones that are not as they were written."""
+    with Report(False, json) as report:
+        chosen = existing_run(run, report)
+        found = inspection.problems(chosen)
+        if found:
+            raise ArtifactError(" | ".join(found))
+        report.say(f"{chosen.path}: every file is as it was written")
+
+
+@app.command()
+def clean(run: o.RunArgument = None, json: o.JsonOption = False, debug: o.DebugOption = False) -> None:
+    """Remove what can be made again: progress, cached texts, and leftovers of killed processes."""
+    with Report(False, json) as report:
+        for path in inspection.clean(existing_run(run, report)):
+            report.result(path, "removed")

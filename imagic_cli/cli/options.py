@@ -1,0 +1,118 @@
+"""Option types, each named once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from imagic_cli.config import Dtype, Fit, Optimizer, Scheduler
+
+_MODEL, _RECIPE, _HOW, _SAY = "Model and photograph", "Recipe", "Computation", "Output"
+
+ImageArgument = Annotated[Path | None, typer.Argument(metavar="IMAGE", help="The photograph.", show_default=False)]
+TextArgument = Annotated[
+    str | None, typer.Argument(metavar="TEXT", help="What the edited picture shows.", show_default=False)
+]
+RunArgument = Annotated[
+    Path | None, typer.Argument(metavar="RUN", help="Run directory; the one last used here.", show_default=False)
+]
+RunOption = Annotated[
+    Path | None,
+    typer.Option("--run", help="Run directory (or IMAGIC_RUN); else a new one, or the one last used here."),
+]
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", help="Preset, hub id, diffusers folder or .safetensors file.", rich_help_panel=_MODEL),
+]
+PresetOption = Annotated[
+    str | None, typer.Option("--preset", help="Whose numbers: see configs/.", rich_help_panel=_MODEL)
+]
+RevisionOption = Annotated[
+    str | None, typer.Option("--revision", help="Branch, tag or commit on the hub.", rich_help_panel=_MODEL)
+]
+VariantOption = Annotated[
+    str | None, typer.Option("--variant", help="Weight files to load, such as fp16.", rich_help_panel=_MODEL)
+]
+ConfigOption = Annotated[
+    str | None,
+    typer.Option("--config", help="For a .safetensors file: a folder with its configs.", rich_help_panel=_MODEL),
+]
+SizeOption = Annotated[
+    int | None,
+    typer.Option("--size", help="Side of the square of the wanted area, pixels.", rich_help_panel=_MODEL),
+]
+FitOption = Annotated[
+    Fit | None,
+    typer.Option("--fit", help="Keep the aspect ratio, or crop or pad to a square.", rich_help_panel=_MODEL),
+]
+CenterOption = Annotated[
+    str | None,
+    typer.Option("--center", metavar="X,Y", help="Centre of a crop, fractions of the picture.", rich_help_panel=_MODEL),
+]
+
+StepsOption = Annotated[int | None, typer.Option("--steps", help="Updates.", rich_help_panel=_RECIPE)]
+RateOption = Annotated[float | None, typer.Option("--lr", help="Adam's learning rate.", rich_help_panel=_RECIPE)]
+BatchOption = Annotated[int | None, typer.Option("--batch", help="Draws per update.", rich_help_panel=_RECIPE)]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Of noise and timesteps.", rich_help_panel=_RECIPE)]
+OptimizerOption = Annotated[
+    Optimizer | None, typer.Option("--optimizer", help="Where Adam keeps its moments.", rich_help_panel=_RECIPE)
+]
+DtypeOption = Annotated[
+    Dtype | None,
+    typer.Option("--dtype", help="What the denoiser computes in; trained values stay fp32.", rich_help_panel=_RECIPE),
+]
+DeltaOption = Annotated[
+    str | None,
+    typer.Option("--delta-dtype", help="How the change is stored: fp16, bf16, fp32.", rich_help_panel=_RECIPE),
+]
+
+EtaOption = Annotated[
+    str, typer.Option("--eta", help="0.7, or 0.5,0.7, or start:end:step. 0 is the input, 1 the text.")
+]
+FirstSeedOption = Annotated[int, typer.Option("--seed", help="First seed.")]
+SeedsOption = Annotated[int, typer.Option("--seeds", help="How many seeds, from the first on.")]
+PromptOption = Annotated[str | None, typer.Option("--prompt", help="Another target text on the same tuned run.")]
+NegativeOption = Annotated[
+    str | None, typer.Option("--negative", help="What to lead away from.", rich_help_panel=_RECIPE)
+]
+SchedulerOption = Annotated[Scheduler | None, typer.Option("--scheduler", help="Sampler.", rich_help_panel=_RECIPE)]
+SampleStepsOption = Annotated[int | None, typer.Option("--steps", help="Denoising steps.", rich_help_panel=_RECIPE)]
+GuidanceOption = Annotated[
+    float | None, typer.Option("--guidance", help="Classifier-free guidance scale; 1 is off.", rich_help_panel=_RECIPE)
+]
+PretrainedOption = Annotated[
+    bool, typer.Option("--pretrained", help="Ignore what finetune trained.", rich_help_panel=_RECIPE)
+]
+BatchSizeOption = Annotated[
+    int | None, typer.Option("--batch-size", help="Images denoised together.", rich_help_panel=_HOW)
+]
+OutOption = Annotated[
+    Path | None, typer.Option("-o", "--output", help="Also copy the one image to this .png file.", show_default=False)
+]
+
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=_HOW)]
+CheckpointEveryOption = Annotated[
+    int | None,
+    typer.Option("--checkpoint-every", help="Steps between checkpoints; 0 never; else by time.", rich_help_panel=_HOW),
+]
+ProbeEveryOption = Annotated[
+    int, typer.Option("--probe-every", help="Steps between fixed-noise losses; 0 never.", rich_help_panel=_HOW)
+]
+CheckpointingOption = Annotated[
+    bool,
+    typer.Option("--gradient-checkpointing", help="Less memory, a third more time.", rich_help_panel=_HOW),
+]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Refuse where bits could differ; re-read the model.", rich_help_panel=_HOW)
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace results of other work.", rich_help_panel=_HOW)]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Print the plan and its cost, do nothing.", rich_help_panel=_HOW)
+]
+
+QuietOption = Annotated[bool, typer.Option("--quiet", help="Nothing but results and errors.", rich_help_panel=_SAY)]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout.", rich_help_panel=_SAY)]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=_SAY)]

@@ -1,0 +1,204 @@
+"""Settings: what changes a result (hashed into artifact keys), how it is computed (not hashed), and presets."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from imagic_cli.errors import UsageError
+
+DEFAULT_PRESET = "sd15"
+
+Dtype = Literal["auto", "fp32", "bf16", "fp16"]
+Optimizer = Literal["adam", "adam8bit"]
+Fit = Literal["keep", "crop", "pad"]
+Scheduler = Literal["ddim", "ddpm", "euler", "euler-a", "dpm++", "heun", "pndm", "unipc"]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Steps = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Settings(BaseModel):
+    """Frozen and strict: an unknown name is an error, not a silent default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelSource(Settings):
+    """Where a model comes from.
+
+    Attributes:
+        source: a hub id, a folder in diffusers layout, or one .safetensors checkpoint.
+        revision: the hub's branch, tag or commit.
+        variant: which weight files, such as fp16.
+        config: for a checkpoint, a folder in diffusers layout with its configs and tokenizer.
+    """
+
+    source: str
+    revision: str | None = None
+    variant: str | None = None
+    config: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelFlags:
+    """What was typed about the model; None where nothing was."""
+
+    model: str | None = None
+    preset: str | None = None
+    revision: str | None = None
+    variant: str | None = None
+    config: str | None = None
+
+
+class PhotoSettings(Settings):
+    """How the photograph becomes `image.png`.
+
+    Attributes:
+        size: side of a square of the wanted area, pixels; None is the model's own.
+        fit: keep the aspect ratio, crop to a square, or pad to one.
+        center: what a crop is centred on, as fractions of width and height.
+    """
+
+    size: Annotated[int, Field(ge=8, le=8192)] | None = None
+    fit: Fit = "keep"
+    center: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]] = (0.5, 0.5)
+
+
+class TrainSettings(Settings):
+    """What stages A and B share.
+
+    Attributes:
+        steps: updates.
+        learning_rate: Adam's.
+        batch: draws of noise and timestep per update.
+        seed: of noise and timesteps.
+        optimizer: Adam, or Adam with 8-bit moments.
+        dtype: the number format that the denoiser computes in; what is trained stays fp32.
+    """
+
+    steps: Steps
+    learning_rate: Rate
+    batch: Annotated[int, Field(ge=1, le=4096)] = 1
+    seed: Seed = 0
+    optimizer: Optimizer = "adam"
+    dtype: Dtype = "auto"
+
+
+class OptimizeSettings(TrainSettings):
+    """Stage A; the defaults are the paper's for Stable Diffusion (section 4)."""
+
+    steps: Steps = 1000
+    learning_rate: Rate = 2e-3
+
+
+class FinetuneSettings(TrainSettings):
+    """Stage B; the defaults are the paper's for Stable Diffusion (section 4).
+
+    Attributes:
+        delta_dtype: the format in which the change of each weight is stored.
+    """
+
+    steps: Steps = 1500
+    learning_rate: Rate = 5e-7
+    delta_dtype: Literal["fp32", "fp16", "bf16"] = "fp16"
+
+
+class SamplingSettings(Settings):
+    """Stage C, but for eta and seed. The paper publishes none of these: the defaults are ours.
+
+    Attributes:
+        scheduler: the sampler.
+        steps: its denoising steps.
+        guidance: classifier-free guidance scale; 1 or less is off.
+        negative: what guidance leads away from; empty is the model's unconditional embedding.
+        prompt: another target text; None is the run's own.
+        pretrained: ignore what stage B trained.
+        dtype: the number format of the denoiser.
+    """
+
+    scheduler: Scheduler = "ddim"
+    steps: Annotated[int, Field(ge=1, le=10000)] = 50
+    guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 7.5
+    negative: str = ""
+    prompt: str | None = None
+    pretrained: bool = False
+    dtype: Dtype = "auto"
+
+
+class How(Settings):
+    """What does not change a result, and is not hashed.
+
+    Attributes:
+        device: auto, cpu, cuda, cuda:N or mps.
+        checkpoint_every: steps between checkpoints; 0 never, None by time.
+        probe_every: steps between probes of the fixed-noise loss; 0 never.
+        gradient_checkpointing: recompute activations instead of keeping them.
+        batch_size: images denoised together in stage C; None is 4 on CUDA and 1 elsewhere.
+        strict: refuse where a result could differ in bits, instead of warning.
+    """
+
+    device: str = "auto"
+    checkpoint_every: Annotated[int, Field(ge=0)] | None = None
+    probe_every: Annotated[int, Field(ge=0)] = 100
+    gradient_checkpointing: bool = False
+    batch_size: Annotated[int, Field(ge=1, le=1024)] | None = None
+    strict: bool = False
+
+
+class Preset(Settings):
+    """One file in `configs/`: a model and its recipe."""
+
+    description: str
+    model: ModelSource
+    photo: PhotoSettings = PhotoSettings()
+    optimize: OptimizeSettings = OptimizeSettings()
+    finetune: FinetuneSettings = FinetuneSettings()
+    generate: SamplingSettings = SamplingSettings()
+
+
+S = TypeVar("S", bound=Settings)
+_FLAGS = {"learning_rate": "lr"}
+
+
+def preset_names() -> list[str]:
+    """The presets that are shipped."""
+    return sorted(entry.name.removesuffix(".toml") for entry in _presets().iterdir() if entry.name.endswith(".toml"))
+
+
+def load_preset(name: str) -> Preset:
+    """Read one preset.
+
+    Raises:
+        UsageError: there is no such preset.
+    """
+    if name not in preset_names():
+        raise UsageError(f"no preset '{name}'", f"there are: {', '.join(preset_names())}")
+    return Preset.model_validate(tomllib.loads(_presets().joinpath(f"{name}.toml").read_text("utf-8")))
+
+
+def override(settings: S, flags: Mapping[str, Any]) -> S:
+    """`settings` with the flags that were given; None is a flag that was not.
+
+    Raises:
+        UsageError: a value is out of range.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        return type(settings).model_validate(settings.model_dump() | given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = _FLAGS.get(str(first["loc"][0]), str(first["loc"][0]).replace("_", "-"))
+        raise UsageError(f"--{name} {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
+
+
+def _presets() -> Any:
+    # In the wheel they lie inside the package; in a checkout, beside it.
+    shipped = resources.files("imagic_cli") / "configs"
+    return shipped if shipped.is_dir() else Path(__file__).parents[1] / "configs"

@@ -1,0 +1,91 @@
+"""Which device works, and in which number format."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch.amp.grad_scaler import GradScaler
+
+from imagic_cli.errors import MemoryShortError, UsageError
+
+_SHORT = ("allocate memory", "out of memory")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def pick_device(name: str) -> torch.device:
+    """The device that `name` (auto, cpu, cuda, cuda:N, mps) means here.
+
+    Raises:
+        UsageError: this machine or this build of torch does not have it.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    kind, _, index = name.partition(":")
+    present = {
+        "cpu": index == "",
+        "mps": index == "" and torch.backends.mps.is_available(),
+        "cuda": (index or "0").isdecimal() and int(index or 0) < torch.cuda.device_count(),
+    }
+    if not present.get(kind, False):
+        raise UsageError(f"no device '{name}' here", "use --device auto, cpu, cuda, cuda:N or mps")
+    return torch.device(name)
+
+
+def pick_dtype(name: str, device: torch.device) -> str:
+    """The number format that `name` (auto, fp32, bf16, fp16) means on `device`.
+
+    On CUDA, auto is fp16: beside bf16 it keeps three more bits of a fine-tuned weight's small change. Elsewhere fp32.
+    """
+    if name != "auto":
+        return name
+    return "fp16" if device.type == "cuda" else "fp32"
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How the denoiser computes. What is trained stays in fp32 all the same.
+
+    Attributes:
+        name: fp32, bf16 or fp16.
+        device: where.
+    """
+
+    name: str
+    device: torch.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The format of frozen weights."""
+        return DTYPES[self.name]
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Where the denoiser runs; does nothing in fp32."""
+        if self.name == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def scaler(self) -> GradScaler | None:
+        """A loss scaler where gradients underflow."""
+        return GradScaler(self.device.type) if self.name == "fp16" else None
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """What the bits of a result depend on besides its settings."""
+    return {"torch": torch.__version__, "threads": str(torch.get_num_threads()), "device": device.type}
+
+
+@contextlib.contextmanager
+def memory_errors(saving: str) -> Iterator[None]:
+    """Tell an allocation failure as a `MemoryShortError` that names the options in `saving`."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # On the CPU torch raises a plain RuntimeError.
+        if isinstance(error, RuntimeError) and not any(part in str(error) for part in _SHORT):
+            raise
+        raise MemoryShortError("out of memory", f"progress is kept; try {saving}") from error

@@ -1,0 +1,172 @@
+"""From what was typed to what is done: defaults < preset < what the run recorded < flags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from imagic_cli import backends, config
+from imagic_cli.backends.source import Model, find
+from imagic_cli.config import How, ModelFlags, ModelSource, Preset, SamplingSettings
+from imagic_cli.errors import ArtifactError, UsageError
+from imagic_cli.events import Listener, Note
+from imagic_cli.image import pixels_digest, prepare
+from imagic_cli.photo import read
+from imagic_cli.run import ImageRecord, Record, Run, existing_run, named_run, new_path
+
+Flags = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Edit:
+    """An edit that is ready for stage A."""
+
+    run: Run
+    record: Record
+    image: Image.Image
+    model: Model
+
+
+def new_edit(
+    image: Path | None,
+    text: str | None,
+    run_path: Path | None,
+    model_flags: ModelFlags,
+    photo_flags: Flags,
+    train_flags: Flags,
+    how: How,
+    tell: Listener,
+) -> Edit:
+    """Resolve what `imagic optimize` was told.
+
+    Raises:
+        ImagicError: something of it cannot be meant, read or found.
+    """
+    path = named_run(run_path)
+    if image is None:
+        return _again(existing_run(path, tell), model_flags, photo_flags, train_flags, how)
+    if text is None or not text.strip():
+        raise UsageError(
+            "no text says what the edited picture shows", 'such as: imagic optimize img.png "a sitting dog"'
+        )
+    photo = read(image)
+    recorded = Run(path).read_record() if path is not None and Run(path).record_file.is_file() else None
+    name, preset, source = _basis(model_flags, recorded)
+    model = find(source)
+    backend = backends.load(model)
+    settings = config.override(preset.photo, photo_flags)
+    size = settings.size or backend.size
+    prepared, notes = prepare(photo, size, backend.multiple, settings.fit, settings.center)
+    for note in (*photo.notes, *notes):
+        tell(Note(f"{image.name}: {note}"))
+    pixels = pixels_digest(prepared)
+    run = Run(path or new_path(image.stem, text, pixels))
+    if path is None and run.record_file.is_file():
+        name, preset, source = _basis(model_flags, run.read_record())
+    taken = ImageRecord(name=image.name, width=prepared.width, height=prepared.height, pixels=pixels)
+    identity = model.identity(how.strict)
+    record = _record(name, preset, source, model, identity, text, taken, photo_flags, train_flags, how)
+    return Edit(run, record, prepared, model)
+
+
+def recorded_model(run: Run, record: Record, how: How) -> Model:
+    """The run's own model, verified to be the one that it began with.
+
+    Raises:
+        ModelError: it cannot be found.
+        ArtifactError: its files have changed: a delta is never applied to another model.
+    """
+    model = find(record.model)
+    if model.identity(how.strict) != record.identity:
+        raise ArtifactError(
+            f"{record.model.source} is not the model that {run.path} began with: its files changed",
+            "restore them, or start anew with imagic optimize --force",
+        )
+    return model
+
+
+def finetune_record(record: Record, flags: Flags, how: How) -> Record:
+    """The record with what `imagic finetune` was told."""
+    settings = config.override(record.finetune, _resolved(record.finetune, flags, how))
+    return record.model_copy(update={"finetune": settings})
+
+
+def sampling_settings(record: Record, flags: Flags, how: How) -> SamplingSettings:
+    """What `imagic generate` was told, over what the run recorded."""
+    prompt = flags.get("prompt")
+    if prompt is not None and not prompt.strip():
+        raise UsageError("--prompt is empty", "leave it out for the run's own text")
+    given = dict(flags) | ({"prompt": None} if prompt == record.text else {})
+    return config.override(record.generate, _resolved(record.generate, given, how))
+
+
+def _again(run: Run, model_flags: ModelFlags, photo_flags: Flags, train_flags: Flags, how: How) -> Edit:
+    # imagic optimize --run DIR, as an interrupted run is told to continue.
+    if any(value is not None for value in (*vars(model_flags).values(), *photo_flags.values())):
+        raise UsageError("the photograph is missing", "name it: imagic optimize IMAGE TEXT")
+    record = run.read_record()
+    settings = config.override(record.optimize, _resolved(record.optimize, train_flags, how))
+    record = record.model_copy(update={"optimize": settings})
+    return Edit(run, record, run.read_image(), recorded_model(run, record, how))
+
+
+def _basis(flags: ModelFlags, recorded: Record | None) -> tuple[str, Preset, ModelSource]:
+    # The preset's name ("" for none), its numbers or the recorded ones, and the model.
+    name = flags.preset or (flags.model if flags.model in config.preset_names() else None)
+    if name is None and flags.model is None:
+        name = recorded.preset if recorded else config.DEFAULT_PRESET
+    own = ModelSource(source=_lasting(flags.model or ""))
+    preset = config.load_preset(name) if name else Preset(description="the paper's numbers", model=own)
+    source = own if flags.model not in {None, name} else preset.model
+    if recorded is not None and flags.model is None and flags.preset is None:
+        source = recorded.model
+    typed = {"revision": flags.revision, "variant": flags.variant, "config": flags.config and _lasting(flags.config)}
+    source = config.override(source, typed)
+    if recorded is not None and source == recorded.model and (name or "") == recorded.preset:
+        same = {part: getattr(recorded, part) for part in ("photo", "optimize", "finetune", "generate")}
+        preset = preset.model_copy(update=same)
+    return name or "", preset, source
+
+
+def _lasting(source: str) -> str:
+    # Later commands may be typed in another directory.
+    path = Path(source).expanduser()
+    return str(path.absolute()) if source and path.exists() else source
+
+
+def _record(
+    name: str,
+    preset: Preset,
+    source: ModelSource,
+    model: Model,
+    identity: str,
+    text: str,
+    image: ImageRecord,
+    photo_flags: Flags,
+    train_flags: Flags,
+    how: How,
+) -> Record:
+    return Record(
+        text=text,
+        image=image,
+        preset=name,
+        model=source,
+        family=model.family,
+        identity=identity,
+        photo=config.override(preset.photo, photo_flags),
+        optimize=config.override(preset.optimize, _resolved(preset.optimize, train_flags, how)),
+        finetune=config.override(preset.finetune, _resolved(preset.finetune, {}, how)),
+        generate=config.override(preset.generate, _resolved(preset.generate, {}, how)),
+    )
+
+
+def _resolved(settings: Any, flags: Flags, how: How) -> dict[str, Any]:
+    from imagic_cli.precision import pick_device, pick_dtype
+
+    # "auto" is not a setting that a key can hold: it means different things on different machines.
+    dtype = flags.get("dtype") or settings.dtype
+    return dict(flags) | {"dtype": pick_dtype(dtype, pick_device(how.device))}

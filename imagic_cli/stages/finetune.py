@@ -1,0 +1,106 @@
+"""Stage B, model fine-tuning (section 3.2, second step)."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from PIL import Image
+
+from imagic_cli import backends, files
+from imagic_cli.artifacts import Embeddings, Loaded, Weights
+from imagic_cli.backends.base import Level
+from imagic_cli.backends.source import Model
+from imagic_cli.config import How
+from imagic_cli.events import Finished, Listener
+from imagic_cli.precision import DTYPES, Precision, environment, memory_errors, pick_device
+from imagic_cli.run import Record, Run, check_progress, is_done
+from imagic_cli.stages.objective import denoising_loss, encode_image, probe_loss
+from imagic_cli.stages.training import Training
+
+_SAVES_MEMORY = "--optimizer adam8bit, --gradient-checkpointing, or a smaller --size at imagic optimize"
+# A checkpoint holds weights and two moments in fp32, and is written beside the one before it.
+_CHECKPOINT_BYTES = 2 * 3 * 4
+
+
+def finetune(run: Run, record: Record, model: Model, how: How, force: bool, tell: Listener) -> None:
+    """Fit the whole denoiser to the image at e_opt: min over theta of L(x, e_opt, theta).
+
+    Args:
+        run: holds stage A's result.
+        record: the resolved settings.
+        model: the pretrained model; its files are only read.
+        how: device and the like.
+        force: replace a result or progress of other work.
+        tell: who listens.
+
+    Raises:
+        ImagicError: the run is refused, stopped or fails; its exit code says which.
+    """
+    with run.locked():
+        started = time.monotonic()
+        embeddings = run.read_embeddings(record)
+        stamp = record.finetune_stamp(embeddings.digest)
+        reused = is_done(run.weights_file, stamp, force)
+        if not reused:
+            check_progress(run.progress_file("finetune"), stamp, force)
+            image = run.read_image()
+            run.write_record(record)
+            precision = Precision(record.finetune.dtype, pick_device(how.device))
+            with memory_errors(_SAVES_MEMORY):
+                _train(run, record, image, model, how, force, precision, tell, embeddings)
+            run.note_stage("finetune", environment(precision.device), started)
+        tell(Finished("finetune", run.weights_file, reused))
+
+
+def _train(
+    run: Run,
+    record: Record,
+    image: Image.Image,
+    model: Model,
+    how: How,
+    force: bool,
+    precision: Precision,
+    tell: Listener,
+    embeddings: Loaded[Embeddings],
+) -> None:
+    backend = backends.load(model)
+    clean = encode_image(backend, image, precision.device)
+    level = backend.level(precision, trainable=True)
+    if how.gradient_checkpointing:
+        level.module.enable_gradient_checkpointing()
+    e = getattr(embeddings.content, level.conditioning).to(precision.device)
+    leaves = dict(level.module.named_parameters())
+    files.ensure_space(run.path, _CHECKPOINT_BYTES * sum(leaf.numel() for leaf in leaves.values()))
+
+    def objective(generator: torch.Generator) -> torch.Tensor:
+        return denoising_loss(level, clean, e, record.finetune.batch, generator, precision)
+
+    training = Training(
+        run=run,
+        stamp=record.finetune_stamp(embeddings.digest),
+        level=level.name,
+        leaves=leaves,
+        objective=objective,
+        probe=lambda: probe_loss(level, clean, e, precision),
+        settings=record.finetune,
+        how=how,
+        precision=precision,
+        tell=tell,
+        force=force,
+    )
+    training.train()
+    pretrained = backend.level(Precision("fp32", torch.device("cpu")), trainable=False)
+    deltas = _deltas(level, pretrained, DTYPES[record.finetune.delta_dtype])
+    Weights(deltas).save(run.weights_file, training.stamp)
+    training.finish()
+
+
+@torch.no_grad()
+def _deltas(trained: Level, pretrained: Level, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    # The difference is taken in fp32 and stored by itself: merged half-precision weights would swallow most of it.
+    before = dict(pretrained.module.named_parameters())
+    return {
+        f"{trained.name}/{name}": (after.cpu() - before[name]).to(dtype)
+        for name, after in trained.module.named_parameters()
+    }

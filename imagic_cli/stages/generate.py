@@ -1,0 +1,204 @@
+"""Stage C, text embedding interpolation and generation (section 3.2, third step)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from imagic_cli import backends, files
+from imagic_cli.artifacts import Embeddings, Samples, Text, Weights
+from imagic_cli.backends.base import Backend, Codec, Draw, Level
+from imagic_cli.backends.source import Model
+from imagic_cli.config import How, SamplingSettings
+from imagic_cli.embedding import Embedding
+from imagic_cli.errors import NumberError
+from imagic_cli.events import Finished, Listener, Note, Sampled, Started
+from imagic_cli.noise import Stream
+from imagic_cli.precision import Precision, environment, memory_errors, pick_device
+from imagic_cli.run import Record, Run, is_done
+from imagic_cli.signals import deferred
+from imagic_cli.stages.pictures import Pictures
+from imagic_cli.stamps import Stamp
+
+_SAVES_MEMORY = "a smaller --batch-size, or --dtype fp16 on a GPU"
+_SAVE_SECONDS = 30.0
+
+Item = tuple[str, int]
+"""Eta, as it is written, and seed."""
+
+
+def generate(
+    run: Run,
+    record: Record,
+    model: Model,
+    sampling: SamplingSettings,
+    items: Sequence[Item],
+    how: How,
+    force: bool,
+    tell: Listener,
+) -> Pictures:
+    """Sample images at e_bar = eta * e_tgt + (1 - eta) * e_opt (eq. 3) with the fine-tuned model.
+
+    Args:
+        run: holds the results of stages A and B; without B's the pretrained model is used, and that is told.
+        record: the recorded settings.
+        model: the pretrained model; its files are only read.
+        sampling: how to sample.
+        items: which images.
+        how: device and the like.
+        force: replace samples made from other embeddings or weights.
+        tell: who listens.
+
+    Returns:
+        Where the images lie.
+
+    Raises:
+        ImagicError: the run is refused, stopped or fails; its exit code says which.
+    """
+    with run.locked():
+        started = time.monotonic()
+        embeddings = run.read_embeddings(record)
+        weights = None if sampling.pretrained else run.read_weights(record, embeddings.digest)
+        if weights is None and not sampling.pretrained:
+            tell(Note("nothing is fine-tuned yet: these images come from the pretrained model (see imagic finetune)"))
+            sampling = sampling.model_copy(update={"pretrained": True})
+        stamp = record.generate_stamp(sampling, embeddings.digest, weights.digest if weights else "none")
+        pictures = Pictures(run, record, sampling, stamp, tell)
+        samples = _known(pictures, stamp, force)
+        precision = Precision(sampling.dtype, pick_device(how.device))
+        call = _Call(run, record, model, sampling, stamp, how, precision, tell, pictures, samples)
+        with memory_errors(_SAVES_MEMORY):
+            reused = call.work(items, embeddings.content, weights.content if weights else None, force)
+        if not reused:
+            run.note_stage("generate", environment(precision.device), started)
+        tell(Finished("generate", pictures.samples_file, reused))
+        return pictures
+
+
+@dataclass
+class _Call:
+    run: Run
+    record: Record
+    model: Model
+    sampling: SamplingSettings
+    stamp: Stamp
+    how: How
+    precision: Precision
+    tell: Listener
+    pictures: Pictures
+    samples: Samples
+
+    def work(self, items: Sequence[Item], found: Embeddings, weights: Weights | None, force: bool) -> bool:
+        """Make what is missing; whether nothing was."""
+        todo = [item for item in items if item not in self.samples.clean]
+        undrawn = [item for item in items if item not in todo and not self.pictures.has(item)]
+        self.tell(Started("generate", len(items) - len(todo), len(items)))
+        for item in items:
+            if item not in todo and item not in undrawn:
+                self.pictures.reuse(item)
+        if not todo and not undrawn:
+            return True
+        backend = backends.load(self.model)
+        codec = backend.codec(self.precision.device)
+        for item in undrawn:
+            self.pictures.draw(backend, codec, [item], self.samples.clean[item], self.precision.device)
+        if todo:
+            target, null = self._ends(backend, found, force)
+            level = _tuned(backend, weights, self.precision)
+            bars = {eta: found.optimized.lerp(target, float(eta)) for eta, _seed in todo}
+            self._sample(backend, codec, level, todo, bars, null)
+        return False
+
+    def _ends(self, backend: Backend, found: Embeddings, force: bool) -> tuple[Embedding, Embedding]:
+        target, null = found.target, found.null
+        if self.sampling.prompt is not None:
+            target = self._text(backend, self.sampling.prompt, force)
+        if self.sampling.negative:
+            null = self._text(backend, self.sampling.negative, force)
+        return target, null
+
+    def _text(self, backend: Backend, text: str, force: bool) -> Embedding:
+        path = self.run.text_file(text)
+        stamp = Stamp("text", "generate", {"text": text}, {"model": self.record.identity})
+        if is_done(path, stamp, force):
+            return Text.load(path).content.embedding
+        (encoded,) = backend.encode([text], self.precision.device)
+        if encoded.cut:
+            self.tell(Note(f"warning: the text is longer than the model's window; cut off: '{encoded.cut}'"))
+        files.inner_folder(self.run.path, "texts")
+        Text(encoded.embedding).save(path, stamp)
+        return encoded.embedding
+
+    def _sample(
+        self,
+        backend: Backend,
+        codec: Codec,
+        level: Level,
+        todo: list[Item],
+        bars: Mapping[str, Embedding],
+        null: Embedding,
+    ) -> None:
+        size = self.how.batch_size or (4 if self.precision.device.type == "cuda" else 1)
+        shape = codec.shape(self.record.image.width, self.record.image.height)
+        embeddings, clean = dict(self.samples.embeddings), dict(self.samples.clean)
+        saved = time.monotonic()
+        done, total = 0, len(todo) * self.sampling.steps
+        with deferred() as stop:
+
+            def advance() -> None:
+                nonlocal done
+                done += len(batch)
+                self.tell(Sampled("generate", min(1.0, done / total)))
+                stop.check(f"finished images are kept: the same command continues (--run {self.run.path})")
+
+            try:
+                for start in range(0, len(todo), size):
+                    batch = todo[start : start + size]
+                    draws = [_draw(bars[eta], seed, shape) for eta, seed in batch]
+                    made = backend.render(level, draws, null, self.sampling, self.precision, advance)
+                    _check_finite(made, batch)
+                    embeddings |= {eta: bars[eta] for eta, _seed in batch}
+                    clean |= dict(zip(batch, made.split(1), strict=True))
+                    self.pictures.draw(backend, codec, batch, made, self.precision.device)
+                    if time.monotonic() - saved > _SAVE_SECONDS:
+                        Samples(embeddings, clean).save(self.pictures.samples_file, self.stamp)
+                        saved = time.monotonic()
+            finally:
+                if len(clean) > len(self.samples.clean):
+                    Samples(embeddings, clean).save(self.pictures.samples_file, self.stamp)
+
+
+def _known(pictures: Pictures, stamp: Stamp, force: bool) -> Samples:
+    path = pictures.samples_file
+    if is_done(path, stamp, force):
+        return Samples.load(path).content
+    if force:
+        pictures.forget()
+    return Samples({}, {})
+
+
+def _tuned(backend: Backend, weights: Weights | None, precision: Precision) -> Level:
+    # Added in fp32, and only then rounded: a small change to a half-precision weight would be lost.
+    level = backend.level(Precision("fp32", torch.device("cpu")), trainable=False)
+    if weights is not None:
+        parameters = dict(level.module.named_parameters())
+        for name, delta in weights.of(level.name).items():
+            parameters[name].add_(delta.to(torch.float32))
+    level.module.to(precision.device, precision.dtype)
+    return level
+
+
+def _draw(e_bar: Embedding, seed: int, shape: tuple[int, int, int]) -> Draw:
+    # The same noise for every eta: what differs between the images of one seed is eta alone.
+    noise = torch.randn(shape, generator=Stream(seed, "sample").at(0), dtype=torch.float32)
+    return Draw(e_bar, noise, Stream(seed, "sampler").at(0))
+
+
+def _check_finite(made: Tensor, batch: Sequence[Item]) -> None:
+    for (eta, seed), clean in zip(batch, made, strict=True):
+        if not clean.isfinite().all():
+            raise NumberError(f"the sample at eta {eta}, seed {seed} is not finite", "try --dtype fp32")

@@ -1,0 +1,62 @@
+"""The paper's one loss, and a form of it that can be compared between steps."""
+
+from __future__ import annotations
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from imagic_cli.backends.base import Backend, Level
+from imagic_cli.embedding import Embedding
+from imagic_cli.image import to_tensor
+from imagic_cli.noise import Stream
+from imagic_cli.precision import Precision
+
+# Single draws say nothing: the loss differs by an order of magnitude between timesteps.
+PROBE_DRAWS = 8
+
+
+def encode_image(backend: Backend, image: Image.Image, device: torch.device) -> Tensor:
+    """x, (1, C, h, w): encoded once, and the codec is gone when training starts."""
+    return backend.codec(device).encode(to_tensor(image)).detach()
+
+
+def denoising_loss(
+    level: Level, clean: Tensor, embedding: Embedding, batch: int, generator: torch.Generator, precision: Precision
+) -> Tensor:
+    """L(x, e, theta) = || eps - f_theta(x_t, t, e) ||^2 averaged over elements, for one draw of t and eps (eq. 2).
+
+    Args:
+        level: the denoiser.
+        clean: x, (1, C, h, w).
+        embedding: e, of one text.
+        batch: draws to average over.
+        generator: where they come from.
+        precision: what the denoiser computes in; the loss is taken in fp32 at least.
+
+    Returns:
+        A scalar.
+    """
+    noise, timestep = level.schedule.draw(clean, batch, generator)
+    repeated = clean.expand(batch, *clean.shape[1:])
+    x_t = level.schedule.corrupt(repeated, noise, timestep)
+    with precision.autocast():
+        prediction = level.predict(x_t, timestep, embedding.expand(batch))
+    target = level.schedule.target(repeated, noise, timestep)
+    wide = torch.promote_types(target.dtype, torch.float32)
+    return mse_loss(prediction.to(wide), target.to(wide))
+
+
+def probe_loss(level: Level, clean: Tensor, embedding: Embedding, precision: Precision) -> float:
+    """The loss over `PROBE_DRAWS` fixed draws, one from each part of the range of timesteps."""
+    generator = Stream(0, "probe", level=level.name).at(0)
+    noise, timestep = level.schedule.draw(clean, PROBE_DRAWS, generator)
+    total = 0.0
+    with torch.no_grad(), precision.autocast():
+        # One at a time: a probe must not need more memory than a step.
+        for one_noise, one_step in zip(noise.split(1), timestep.split(1), strict=True):
+            x_t = level.schedule.corrupt(clean, one_noise, one_step)
+            prediction = level.predict(x_t, one_step, embedding)
+            total += mse_loss(prediction.float(), level.schedule.target(clean, one_noise, one_step).float()).item()
+    return total / PROBE_DRAWS

@@ -1,0 +1,101 @@
+"""Stage A, text embedding optimisation (section 3.2, first step)."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from imagic_cli import backends, files
+from imagic_cli.artifacts import Embeddings
+from imagic_cli.backends.source import Model
+from imagic_cli.config import How
+from imagic_cli.events import Finished, Listener, Note
+from imagic_cli.precision import Precision, environment, memory_errors, pick_device
+from imagic_cli.run import Record, Run, check_progress, is_done
+from imagic_cli.stages.objective import denoising_loss, encode_image, probe_loss
+from imagic_cli.stages.training import Training
+
+_SAVES_MEMORY = "--gradient-checkpointing, a smaller --size, or --dtype fp16 on a GPU"
+
+
+def optimize(run: Run, record: Record, image: Image.Image, model: Model, how: How, force: bool, tell: Listener) -> None:
+    """Fit e, from e_tgt, to the image with the model frozen: min over e of L(x, e, theta).
+
+    Args:
+        run: where the result goes; need not exist yet.
+        record: the resolved settings.
+        image: the prepared photograph.
+        model: the pretrained model; its files are only read.
+        how: device and the like.
+        force: replace a result or progress of other work.
+        tell: who listens.
+
+    Raises:
+        ImagicError: the run is refused, stopped or fails; its exit code says which.
+    """
+    run.make()
+    with run.locked():
+        started = time.monotonic()
+        stamp = record.optimize_stamp()
+        reused = is_done(run.embeddings_file, stamp, force)
+        if not reused:
+            check_progress(run.progress_file("optimize"), stamp, force)
+            _begin(run, record, image)
+            precision = Precision(record.optimize.dtype, pick_device(how.device))
+            with memory_errors(_SAVES_MEMORY):
+                _train(run, record, image, model, how, force, precision, tell)
+            run.note_stage("optimize", environment(precision.device), started)
+        tell(Finished("optimize", run.embeddings_file, reused))
+
+
+def _begin(run: Run, record: Record, image: Image.Image) -> None:
+    def save(temporary: Path) -> None:
+        image.save(temporary, format="PNG")
+
+    files.commit(run.image_file, save)
+    run.write_record(record)
+
+
+def _train(
+    run: Run,
+    record: Record,
+    image: Image.Image,
+    model: Model,
+    how: How,
+    force: bool,
+    precision: Precision,
+    tell: Listener,
+) -> None:
+    backend = backends.load(model)
+    clean = encode_image(backend, image, precision.device)
+    target, null = backend.encode([record.text, None], precision.device)
+    if target.cut:
+        tell(Note(f"warning: the text is longer than the model's window; cut off: '{target.cut}'"))
+    level = backend.level(precision, trainable=False)
+    if how.gradient_checkpointing:
+        level.module.enable_gradient_checkpointing()
+    e = target.embedding.to(precision.device).leaves()
+
+    def objective(generator: torch.Generator) -> torch.Tensor:
+        return denoising_loss(level, clean, e, record.optimize.batch, generator, precision)
+
+    training = Training(
+        run=run,
+        stamp=record.optimize_stamp(),
+        level=level.name,
+        leaves=e.tensors(),
+        objective=objective,
+        probe=lambda: probe_loss(level, clean, e, precision),
+        settings=record.optimize,
+        how=how,
+        precision=precision,
+        tell=tell,
+        force=force,
+    )
+    training.train()
+    optimized = e.detach().to("cpu")
+    Embeddings(target.embedding, optimized, null.embedding).save(run.embeddings_file, training.stamp)
+    training.finish()

@@ -1,0 +1,231 @@
+"""What stages A and B share around the loop: progress, logs, probes, and clean stops."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from imagic_cli import files
+from imagic_cli.artifacts import Loaded, Progress
+from imagic_cli.config import How, TrainSettings
+from imagic_cli.errors import ArtifactError, NumberError, UsageError
+from imagic_cli.events import Listener, Note, Probed, Saved, Started, Stepped
+from imagic_cli.fit import Objective, Step, fit
+from imagic_cli.noise import Stream
+from imagic_cli.precision import Precision, environment
+from imagic_cli.run import Run, check_progress
+from imagic_cli.signals import deferred
+from imagic_cli.stamps import Stamp
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# A checkpoint by time costs at most one part in this many of the time since the last one.
+_CHECKPOINT_SHARE = 20
+_CHECKPOINT_SECONDS = 30.0
+
+
+@dataclass
+class Training:
+    """One level of one stage.
+
+    Attributes:
+        run: where it is kept.
+        stamp: the work; its key decides whether progress found there is this one's.
+        level: the cascade level's name.
+        leaves: what is trained, by name, fp32.
+        objective: one step's loss.
+        probe: the loss over fixed noise.
+        settings: the recipe.
+        how: the rest.
+        precision: device and number format.
+        tell: who listens.
+        force: throw progress of other work away.
+    """
+
+    run: Run
+    stamp: Stamp
+    level: str
+    leaves: Mapping[str, Tensor]
+    objective: Objective
+    probe: Callable[[], float]
+    settings: TrainSettings
+    how: How
+    precision: Precision
+    tell: Listener
+    force: bool
+
+    def __post_init__(self) -> None:
+        self.optimizer = _optimizer(self.settings, list(self.leaves.values()), self.precision.device)
+        self.scaler = self.precision.scaler()
+        self.losses: list[float] = []
+        self.probes: list[tuple[int, float]] = []
+
+    @property
+    def path(self) -> Path:
+        """Where the progress is kept."""
+        return self.run.progress_file(self.stamp.stage)
+
+    def train(self) -> None:
+        """Run what is left of the stage; afterwards the leaves hold the result.
+
+        Raises:
+            Interrupted: a signal came; the progress is saved.
+            NumberError: something is no longer finite; the last good progress is kept.
+            ArtifactError: there is progress of other work, and no `force`.
+        """
+        stage, steps = self.stamp.stage, self.settings.steps
+        files.inner_folder(self.run.path, ".progress")
+        self._restore()
+        self._start_log()
+        self.tell(Started(stage, len(self.losses), steps))
+        hint = f"the progress is kept: continue with imagic {stage} --run {self.run.path}"
+        saved, cost = time.monotonic(), 0.0
+        with deferred() as stop, self.run.log_file(stage).open("a", encoding="utf-8") as log:
+            if not self.losses:
+                self._measure(0, log.write)
+            stream = Stream(self.settings.seed, "train", stage, self.level)
+            updates = fit(self.optimizer, self.objective, steps, stream, len(self.losses), self.scaler)
+            for step in self._keep_good(updates):
+                self.losses.append(step.loss)
+                log.write(_line(step=step.index, loss=step.loss))
+                self.tell(Stepped(stage, step.index, steps, step.loss))
+                self._measure(step.index, log.write)
+                if stop.number or self._due(step.index, time.monotonic() - saved, cost):
+                    begun = time.monotonic()
+                    log.flush()
+                    self._save(step.index)
+                    saved, cost = time.monotonic(), time.monotonic() - begun
+                stop.check(hint)
+        self._check_leaves(steps)
+        # Moments and gradients are as large as what is trained, three times over, and of no use to what follows.
+        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.state.clear()
+
+    def finish(self) -> None:
+        """Forget the progress, once the artifact is on the disk."""
+        files.remove(self.path)
+
+    def _keep_good(self, updates: Iterator[Step]) -> Iterator[Step]:
+        try:
+            yield from updates
+        except NumberError as error:
+            # The loop refused the update: the leaves are those of the step before.
+            self._save(len(self.losses))
+            hint = f"step {len(self.losses)} is kept; try a lower --lr or --dtype fp32"
+            raise NumberError(str(error), hint) from error
+
+    def _due(self, step: int, since: float, cost: float) -> bool:
+        if self.how.checkpoint_every is not None:
+            return self.how.checkpoint_every > 0 and step % self.how.checkpoint_every == 0
+        return since > max(_CHECKPOINT_SECONDS, _CHECKPOINT_SHARE * cost)
+
+    def _measure(self, step: int, write: Callable[[str], object]) -> None:
+        every = self.how.probe_every
+        if every and (step % every == 0 or step == self.settings.steps):
+            loss = self.probe()
+            self.probes.append((step, loss))
+            write(_line(step=step, probe=loss))
+            self.tell(Probed(self.stamp.stage, step, loss))
+
+    def _check_leaves(self, step: int) -> None:
+        if not torch.nn.utils.get_total_norm(self.leaves.values()).isfinite():
+            raise NumberError(f"a weight stopped being finite by step {step}", "the last good progress is kept")
+
+    def _save(self, step: int) -> None:
+        self._check_leaves(step)
+        moments = {
+            f"{name}/{moment}": torch.as_tensor(value)
+            for name, leaf in self.leaves.items()
+            for moment, value in self.optimizer.state[leaf].items()
+        }
+        progress = Progress(
+            self.leaves,
+            moments,
+            torch.tensor(self.losses, dtype=torch.float64),
+            torch.tensor(self.probes, dtype=torch.float64).reshape(-1, 2),
+        )
+        scaler = self.scaler.state_dict() if self.scaler else {}
+        extra = {"step": step, "environment": environment(self.precision.device), "scaler": scaler}
+        progress.save(self.path, replace(self.stamp, kind="progress", extra=extra))
+        self.tell(Saved(self.stamp.stage, step))
+
+    def _found(self) -> Loaded[Progress] | None:
+        if not self.path.exists():
+            return None
+        try:
+            check_progress(self.path, self.stamp, force=False)
+            return Progress.load(self.path)
+        except ArtifactError:
+            if self.force:
+                return None
+            raise
+
+    def _restore(self) -> None:
+        loaded = self._found()
+        if loaded is None:
+            return
+        check_environment(loaded.stamp.extra["environment"], self.precision, self.how.strict, self.tell)
+        with torch.no_grad():
+            for name, leaf in self.leaves.items():
+                leaf.copy_(loaded.content.leaves[name])
+        self._restore_optimizer(loaded.content.optimizer)
+        if self.scaler:
+            self.scaler.load_state_dict(dict(loaded.stamp.extra["scaler"]))
+        self.losses = loaded.content.losses.tolist()
+        self.probes = [(int(step), loss) for step, loss in loaded.content.probes.tolist()]
+
+    def _restore_optimizer(self, moments: Mapping[str, Tensor]) -> None:
+        # bitsandbytes counts its steps in a Python number, torch in a tensor: each gets its own back.
+        plain = self.settings.optimizer == "adam8bit"
+        state: dict[int, dict[str, object]] = {index: {} for index in range(len(self.leaves))}
+        indices = {name: index for index, name in enumerate(self.leaves)}
+        for name, value in moments.items():
+            leaf, _, moment = name.rpartition("/")
+            state[indices[leaf]][moment] = value.item() if plain and value.ndim == 0 else value
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+
+    def _start_log(self) -> None:
+        files.inner_folder(self.run.path, "logs")
+        probes = dict(self.probes)
+        lines = [_line(step=0, probe=probes[0])] if 0 in probes else []
+        for step, loss in enumerate(self.losses, 1):
+            lines.append(_line(step=step, loss=loss))
+            if step in probes:
+                lines.append(_line(step=step, probe=probes[step]))
+        files.commit_bytes(self.run.log_file(self.stamp.stage), "".join(lines).encode())
+
+
+def check_environment(before: Mapping[str, str], precision: Precision, strict: bool, tell: Listener) -> None:
+    """Say (or with `strict` refuse) that work goes on where its bits may differ from where it began.
+
+    Raises:
+        ArtifactError: it may differ, and `strict`.
+    """
+    now = environment(precision.device)
+    changed = [f"{name} {before.get(name)} -> {now[name]}" for name in now if before.get(name) != now[name]]
+    if changed and strict:
+        raise ArtifactError(f"the progress began elsewhere ({', '.join(changed)})", "drop --strict, or use --force")
+    if changed:
+        tell(Note(f"warning: resumed with {', '.join(changed)}: the last bits may differ from an undisturbed run"))
+
+
+def _line(**values: float) -> str:
+    return json.dumps(values) + "\n"
+
+
+def _optimizer(settings: TrainSettings, leaves: list[Tensor], device: torch.device) -> torch.optim.Optimizer:
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(leaves, lr=settings.learning_rate, fused=device.type == "cuda")
+    try:
+        from bitsandbytes.optim import Adam8bit
+    except ImportError as error:
+        raise UsageError("--optimizer adam8bit needs bitsandbytes", "pip install 'imagic-cli[adam8bit]'") from error
+    optimizer: torch.optim.Optimizer = Adam8bit(leaves, lr=settings.learning_rate)
+    return optimizer

@@ -1,0 +1,72 @@
+"""Which etas and seeds a call of stage C makes, exactly as they were typed."""
+
+from __future__ import annotations
+
+from decimal import Decimal, InvalidOperation
+
+from imagic_cli.errors import UsageError
+
+_MOST = 10_000
+
+
+def parse_etas(text: str) -> list[str]:
+    """Etas from '0.7', '0.5,0.7' or 'start:end:step' (the end included), in exact decimals.
+
+    Returns:
+        Each with at least three decimals: '0.700'. Values outside [0, 1] are legal.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    etas: list[str] = []
+    for part in text.split(","):
+        numbers = [_number(each, text) for each in part.split(":")]
+        if len(numbers) == 1:
+            etas.append(_plain(numbers[0]))
+        elif len(numbers) == 3:
+            etas += _range(numbers[0], numbers[1], numbers[2], text)
+        else:
+            raise _wrong(text)
+    return list(dict.fromkeys(etas))
+
+
+def parse_seeds(first: int, count: int) -> list[int]:
+    """`count` seeds from `first` on.
+
+    Raises:
+        UsageError: there are none, or too many.
+    """
+    if not 1 <= count <= _MOST:
+        raise UsageError(f"--seeds {count} is not a count from 1 to {_MOST}")
+    if not 0 <= first < 2**63 - count:
+        raise UsageError(f"--seed {first} is not from 0 to 2^63")
+    return list(range(first, first + count))
+
+
+def _range(start: Decimal, end: Decimal, step: Decimal, text: str) -> list[str]:
+    if step <= 0 or end < start:
+        raise UsageError(f"--eta {text}: the step must be above 0 and the end not before the start")
+    if (end - start) / step >= _MOST:
+        raise UsageError(f"--eta {text} is more than {_MOST} values")
+    return [_plain(start + index * step) for index in range(int((end - start) / step) + 1)]
+
+
+def _number(text: str, whole: str) -> Decimal:
+    try:
+        number = Decimal(text.strip())
+    except InvalidOperation:
+        raise _wrong(whole) from None
+    if not number.is_finite() or abs(number) > 1000 or -int(number.as_tuple().exponent) > 12:
+        raise _wrong(whole)
+    return number
+
+
+def _plain(number: Decimal) -> str:
+    # -0 and 0 are one eta; 0.70 and 0.700 too.
+    number = number.normalize() + 0
+    decimals = max(3, -int(number.as_tuple().exponent))
+    return f"{number:.{decimals}f}"
+
+
+def _wrong(text: str) -> UsageError:
+    return UsageError(f"--eta {text!r} is no number, list or range", "such as 0.7, or 0.5,0.7, or 0.6:0.8:0.05")
