@@ -1,0 +1,49 @@
+# Everything runs in .venv, which any target makes first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# One thread: results do not depend on the machine, and two busy processes do not fight.
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo check test lint types format torture memory delta clean
+
+help:  ## Show this
+	@awk -F ':.*## ' '/^[a-z].*:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/done  ## Make .venv: torch for this machine (CUDA only where there is a GPU), imagic and its tools
+
+$(VENV)/done: pyproject.toml .ci/setup
+	PYTHON=$(PYTHON) .ci/setup $(VENV)
+	@touch $@
+
+demo: setup  ## The three stages on a small model, without a download
+	$(BIN)/python tests/demo.py
+
+check: lint types test  ## Format, lint, types and tests: the definition of done
+
+lint: setup
+	$(BIN)/ruff format --check -q .
+	$(BIN)/ruff check -q .
+
+types: setup
+	$(BIN)/mypy
+
+test: setup
+	$(BIN)/python -m pytest -q
+
+format: setup  ## Rewrite the files as lint wants them
+	$(BIN)/ruff format -q .
+	$(BIN)/ruff check -q --fix .
+
+torture: setup  ## The full numbers of the reliability tests, into docs/torture.md (resumable)
+	$(BIN)/python tests/torture.py
+
+memory: setup  ## Peak memory of one A and one B step on the Stable Diffusion 1.x shape (860 M parameters)
+	$(BIN)/python tests/bench/memory.py
+
+delta: setup  ## How far images differ when the fine-tuned change is stored in fp16, bf16 or fp32
+	$(BIN)/python tests/bench/delta.py
+
+clean:  ## Remove .venv and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
