@@ -14,9 +14,17 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from PIL import Image
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
 
 
 def tokenizer(folder: Path, window: int = 77) -> CLIPTokenizer:
@@ -124,6 +132,24 @@ def stable_diffusion_xl(folder: Path, seed: int = 0) -> Path:
     )
     pipeline.save_pretrained(folder)
     return folder
+
+
+def add_safety_checker(folder: Path, flags_everything: bool) -> None:
+    """A safety checker with random features, whose thresholds flag every picture, or none."""
+    torch.manual_seed(3)
+    vision = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision |= {"image_size": 16, "patch_size": 8, "projection_dim": 16}
+    checker = StableDiffusionSafetyChecker(CLIPConfig(vision_config=vision, projection_dim=16))
+    # A cosine lies in [-1, 1]: no picture is under the one threshold, and none over the other.
+    threshold = -2.0 if flags_everything else 2.0
+    checker.concept_embeds_weights.fill_(threshold)
+    checker.special_care_embeds_weights.fill_(threshold)
+    checker.save_pretrained(folder / "safety_checker")
+    CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size=16).save_pretrained(folder / "feature_extractor")
+    index = json.loads((folder / "model_index.json").read_text())
+    index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    index["feature_extractor"] = ["transformers", "CLIPImageProcessor"]
+    (folder / "model_index.json").write_text(json.dumps(index))
 
 
 def picture(side: int) -> Image.Image:

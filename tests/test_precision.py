@@ -1,0 +1,113 @@
+"""Number formats: what is computed in them, and what never is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from drive import done, imagic
+from PIL import Image
+
+from imagic_cli import backends
+from imagic_cli.artifacts import Embeddings, Progress, Weights
+from imagic_cli.backends.source import find
+from imagic_cli.config import ModelSource
+from imagic_cli.noise import Stream
+from imagic_cli.precision import Precision, pick_device, pick_dtype
+from imagic_cli.stages.objective import denoising_loss
+
+CPU = torch.device("cpu")
+TEXT = "a bird spreading wings"
+
+
+def test_a_small_step_vanishes_in_half_precision_and_not_in_fp32() -> None:
+    # Why master weights are fp32: 1500 steps of the paper's rate on weights of an ordinary size.
+    weights = torch.randn(10_000, generator=Stream(0, "test").at(0)) * 0.05
+    moved = {}
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        leaf = weights.to(dtype, copy=True)
+        for _ in range(1500):
+            leaf -= torch.tensor(5e-7, dtype=dtype)
+        moved[dtype] = (leaf != weights.to(dtype)).float().mean().item()
+    assert moved[torch.float32] == 1
+    assert moved[torch.float16] < 0.1
+    assert moved[torch.bfloat16] < 0.02
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+@pytest.mark.parametrize("trainable", [False, True])
+def test_autocast_reaches_the_network(models: Path, dtype: str, trainable: bool) -> None:
+    precision = Precision(dtype, CPU)
+    backend = backends.load(find(ModelSource(source=str(models / "sd"))))
+    level = backend.level(precision, trainable)
+    seen = []
+    level.module.mid_block.register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
+    e = backend.encode([TEXT], CPU)[0].embedding.leaves()
+    loss = denoising_loss(level, torch.zeros(1, 4, 4, 4), e, 1, Stream(0, "train").at(1), precision)
+    assert seen == [precision.dtype]
+    assert loss.dtype == torch.float32
+    assert {parameter.dtype for parameter in level.module.parameters()} == {
+        torch.float32 if trainable else precision.dtype
+    }
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+@pytest.mark.parametrize("family", ["sd", "sdxl"])
+def test_every_stage_runs_in_half_precision_and_keeps_fp32_masters(
+    photo: Path, models: Path, dtype: str, family: str
+) -> None:
+    flags = ["--run", "run", "--dtype", dtype]
+    done("optimize", photo, TEXT, "--model", models / family, *flags, "--steps", 4)
+    done("finetune", *flags, "--steps", 4, "--delta-dtype", "fp32", "--lr", "5e-7")
+    done("generate", *flags, "--steps", 3)
+    record = json.loads(Path("run/run.json").read_text())
+    assert record["optimize"]["dtype"] == record["finetune"]["dtype"] == dtype
+    found = Embeddings.load(Path("run/embeddings.safetensors")).content
+    assert found.optimized.tokens.dtype == torch.float32
+    deltas = Weights.load(Path("run/weights.safetensors")).content.deltas
+    moved = torch.cat([delta.flatten() for delta in deltas.values()]).abs()
+    # A master in half precision could not hold steps of 5e-7.
+    assert 0 < moved.max() < 1e-5
+    image = np.asarray(Image.open(next(Path("run").rglob("eta-*.png"))))
+    assert image.std() > 0
+
+
+def test_fp16_scales_its_loss_and_the_scale_is_part_of_the_progress(photo: Path, models: Path) -> None:
+    from imagic_cli.stages import training
+
+    flags = ["--model", models / "sd", "--run", "run", "--dtype", "fp16", "--steps", 6, "--checkpoint-every", 3]
+    fit = training.fit
+
+    def stopping(*arguments: object, **options: object) -> object:
+        for step in fit(*arguments, **options):
+            yield step
+            if step.index == 4:
+                raise RuntimeError("stopped")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "fit", stopping)
+        assert imagic("optimize", photo, TEXT, *flags).code == 1
+    stamp = Progress.load(Path("run/.progress/optimize.safetensors")).stamp
+    assert stamp.extra["step"] == 3
+    assert stamp.extra["scaler"]["scale"] > 1
+    done("optimize", photo, TEXT, *flags)
+    resumed = Path("run/embeddings.safetensors").read_bytes()
+    done("optimize", photo, TEXT, "--model", models / "sd", "--run", "whole", "--dtype", "fp16", "--steps", 6)
+    assert Path("whole/embeddings.safetensors").read_bytes() == resumed
+
+
+def test_auto_is_fp32_on_this_cpu_and_fp16_on_cuda() -> None:
+    assert pick_dtype("auto", pick_device("cpu")) == "fp32"
+    assert pick_dtype("auto", torch.device("cuda")) == "fp16"
+    assert pick_dtype("bf16", torch.device("cuda")) == "bf16"
+
+
+def test_gradient_checkpointing_changes_no_bit(photo: Path, models: Path) -> None:
+    for run, flags in (("plain", []), ("less", ["--gradient-checkpointing"])):
+        done("optimize", photo, TEXT, "--model", models / "sd", "--run", run, "--steps", 3, *flags)
+        done("finetune", "--run", run, "--steps", 3, *flags)
+    for name in ("embeddings.safetensors", "weights.safetensors"):
+        assert Path("plain", name).read_bytes() == Path("less", name).read_bytes()
