@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -70,6 +71,16 @@ def ensure_space(folder: Path, needed: int) -> None:
         raise DiskError(f"{folder}: {needed - free} bytes too few are free ({needed} needed)", "free some space")
 
 
+def is_regular(path: Path) -> bool:
+    """Whether a regular file lies there: no link, folder or device."""
+    return os.path.lexists(path) and stat.S_ISREG(path.lstat().st_mode)
+
+
+def size(path: Path) -> int:
+    """Bytes of a file; none where it is missing."""
+    return path.stat().st_size if path.is_file() else 0
+
+
 def remove(path: Path) -> None:
     """Delete one file; a missing one is fine.
 
@@ -83,8 +94,10 @@ def remove(path: Path) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Delete the temporary files that a killed process left in `folder`; the caller holds the run's lock."""
     if folder.is_dir():
-        for leftover in folder.glob(f".*{_TEMPORARY}"):
-            remove(leftover)
+        # The second pattern is safetensors': it writes through a temporary file of its own.
+        for leftover in (*folder.glob(f".*{_TEMPORARY}"), *folder.glob(f"{_TEMPORARY}*")):
+            if leftover.is_symlink() or not leftover.is_dir():
+                remove(leftover)
 
 
 def inner_folder(parent: Path, name: str) -> Path:

@@ -74,8 +74,11 @@ def _check_gradients(optimizer: torch.optim.Optimizer, index: int) -> None:
 
 def _scaled_update(optimizer: torch.optim.Optimizer, scaler: GradScaler, loss: Tensor, index: int) -> None:
     # An overflow at a high scale is expected: the scaler skips that update and halves. Below 1 it is no overflow.
+    before = scaler.state_dict()
     scaler.scale(loss).backward()
     scaler.step(optimizer)
     scaler.update()
     if scaler.get_scale() < 1:
+        # Else a resumed run would fail at its first step, whatever its gradient.
+        scaler.load_state_dict(before)
         raise NumberError(f"a gradient stopped being finite at step {index}")

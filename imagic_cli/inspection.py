@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from PIL import Image
+from pydantic import ValidationError
 
-from imagic_cli import files, photo, png
-from imagic_cli.artifacts import peek, read
+from imagic_cli import files, png
+from imagic_cli.config import SamplingSettings
+from imagic_cli.container import corrupt, peek, read
 from imagic_cli.errors import ArtifactError, ImagicError, InputError
-from imagic_cli.image import pixels_digest
-from imagic_cli.run import Record, Run
+from imagic_cli.names import variant_name
+from imagic_cli.record import Record
+from imagic_cli.run import Run
 from imagic_cli.stamps import Stamp
 
 Condition = Literal["done", "stale", "resumable", "missing", "damaged"]
@@ -29,12 +30,14 @@ class State:
         condition: what it is.
         detail: why it is stale or damaged, or where it resumes.
         size: bytes of its files.
+        path: its result.
     """
 
     stage: str
     condition: Condition
     detail: str
     size: int
+    path: Path
 
 
 def states(run: Run) -> list[State]:
@@ -49,7 +52,7 @@ def states(run: Run) -> list[State]:
     weights, weights_digest = _trained(run, "finetune", run.weights_file, record.finetune_stamp(embeddings_digest))
     found.append(_after(weights, found[0]))
     for variant in _variants(run):
-        found.append(_sampled(run, variant, embeddings_digest, weights_digest))
+        found.append(_sampled(run, record, variant, (embeddings_digest, weights_digest), found[:2]))
     return found
 
 
@@ -71,21 +74,27 @@ def problems(run: Run) -> list[str]:
     """
     record = run.read_record()
     found = [str(problem) for problem in _artifact_problems(run, record)]
+    stale = [state for state in states(run) if state.condition == "stale"]
     found += [
-        f"{run.path}: {state.stage} is stale ({state.detail})" for state in states(run) if state.condition == "stale"
+        f"{state.path} is stale ({state.detail})"
+        for state in stale
+        if not any(problem.startswith(f"{state.path} is stale") for problem in found)
     ]
     for variant in _variants(run):
-        folder = run.sample_folder(variant) / "images"
-        found += [
-            str(problem) for path in sorted(folder.glob("eta-*.png")) for problem in _failures(_verify_image, path)
-        ]
+        found += [str(problem) for problem in _image_problems(run, record, variant)]
     return found
 
 
 def clean(run: Run) -> list[Path]:
-    """Remove progress, cached texts and leftovers of killed processes; returns what went."""
+    """Remove progress, cached texts and leftovers of killed processes; returns what went.
+
+    Raises:
+        ArtifactError: there is no run.
+    """
+    run.read_record()
     with run.locked():
-        gone = [path for name in (".progress", "texts") for path in sorted((run.path / name).glob("*.safetensors"))]
+        folders = [folder for folder in run.folders() if folder.name in {".progress", "texts"}]
+        gone = [path for folder in folders for path in sorted(folder.glob("*.safetensors"))]
         for path in gone:
             files.remove(path)
     return gone
@@ -98,19 +107,18 @@ def _trained(run: Run, stage: str, path: Path, wanted: Stamp) -> tuple[State, st
         if path.exists():
             stamp, digest = peek(path, wanted.kind)
             if stamp.key == wanted.key:
-                return State(stage, "done", "", size), digest
+                return State(stage, "done", "", size, path), digest
             if not progress.exists():
-                return State(stage, "stale", ", ".join(stamp.differences(wanted)), size), digest
+                return State(stage, "stale", ", ".join(stamp.differences(wanted)), size, path), digest
         if progress.exists():
             stamp, _digest = peek(progress, "progress")
             if stamp.key == wanted.key:
-                return State(
-                    stage, "resumable", f"at step {stamp.extra['step']} of {stamp.settings['steps']}", size
-                ), ""
-            return State(stage, "stale", ", ".join(stamp.differences(wanted)), size), ""
+                made = f"at step {stamp.extra.get('step')} of {stamp.settings.get('steps')}"
+                return State(stage, "resumable", made, size, progress), ""
+            return State(stage, "stale", ", ".join(stamp.differences(wanted)), size, progress), ""
     except ArtifactError as error:
-        return State(stage, "damaged", str(error), size), ""
-    return State(stage, "missing", "", size), ""
+        return State(stage, "damaged", str(error), size, path), ""
+    return State(stage, "missing", "", size, path), ""
 
 
 def _against_image(run: Run, state: State) -> State:
@@ -119,31 +127,43 @@ def _against_image(run: Run, state: State) -> State:
     try:
         run.read_image()
     except ArtifactError as error:
-        return State(state.stage, "stale", str(error), state.size)
+        return replace(state, condition="stale", detail=str(error))
     return state
 
 
 def _after(state: State, before: State) -> State:
     if state.condition == "done" and before.condition != "done":
-        return State(state.stage, "stale", f"{before.stage} is {before.condition}", state.size)
+        return replace(state, condition="stale", detail=f"{before.stage} is {before.condition}")
     return state
 
 
-def _sampled(run: Run, variant: str, embeddings: str, weights: str) -> State:
+def _sampled(run: Run, record: Record, variant: str, digests: tuple[str, str], before: list[State]) -> State:
     folder = run.sample_folder(variant)
     name = f"generate {variant}".strip()
     path = folder / "samples.safetensors"
     images = sorted((folder / "images").glob("eta-*.png"))
     size = sum(each.stat().st_size for each in [*images, path] if each.exists())
     if not path.exists():
-        return State(name, "missing", "", size)
+        return State(name, "missing", "", size, path)
     try:
         stamp, _digest = peek(path, "samples")
+        sampling = _sampling(path, stamp) if variant else record.generate
     except ArtifactError as error:
-        return State(name, "damaged", str(error), size)
-    current = {"embeddings": embeddings, "weights": "none" if stamp.settings["pretrained"] else weights}
-    changed = [f"{part} changed" for part, digest in current.items() if stamp.inputs[part] != digest]
-    return State(name, "stale" if changed else "done", ", ".join(changed) or f"{len(images)} images", size)
+        return State(name, "damaged", str(error), size, path)
+    embeddings, weights = digests
+    wanted = record.generate_stamp(sampling, embeddings, "none" if sampling.pretrained else weights)
+    upstream = before[:1] if sampling.pretrained else before
+    changed = stamp.differences(wanted)
+    changed += [f"{state.stage} is {state.condition}" for state in upstream if state.condition != "done"]
+    return State(name, "stale" if changed else "done", ", ".join(changed) or f"{len(images)} images", size, path)
+
+
+def _sampling(path: Path, stamp: Stamp) -> SamplingSettings:
+    settings = {name: value for name, value in stamp.settings.items() if name not in {"width", "height"}}
+    try:
+        return SamplingSettings.model_validate(settings)
+    except ValidationError as error:
+        raise corrupt(path) from error
 
 
 def _variants(run: Run) -> list[str]:
@@ -152,26 +172,70 @@ def _variants(run: Run) -> list[str]:
 
 def _artifact_problems(run: Run, record: Record) -> Iterator[ImagicError]:
     yield from _failures(run.read_image)
-    files_of = {run.embeddings_file: "embeddings", run.weights_file: "weights"}
-    files_of |= dict.fromkeys(sorted((run.path / ".progress").glob("*.safetensors")), "progress")
-    files_of |= dict.fromkeys(sorted((run.path / "texts").glob("*.safetensors")), "text")
-    files_of |= {run.sample_folder(variant) / "samples.safetensors": "samples" for variant in _variants(run)}
-    for path, kind in files_of.items():
+    embeddings = _digest_of(run.embeddings_file, "embeddings")
+    wanted = [record.optimize_stamp(), record.finetune_stamp(embeddings)]
+    for path, stamp in zip((run.embeddings_file, run.weights_file), wanted, strict=True):
         if path.exists():
-            yield from _failures(read, path, kind)
+            yield from _failures(_verify_work, path, stamp.kind, stamp)
+    for path in sorted((run.path / ".progress").glob("*.safetensors")):
+        stamp = next((each for each in wanted if each.stage == path.stem), wanted[0])
+        yield from _failures(_verify_work, path, "progress", stamp)
+    for path in sorted((run.path / "texts").glob("*.safetensors")):
+        yield from _failures(_verify_text, run, record, path)
+    for variant in _variants(run):
+        path = run.sample_folder(variant) / "samples.safetensors"
+        if path.exists():
+            yield from _failures(_verify_samples, record, variant, path)
 
 
-def _verify_image(path: Path) -> None:
-    beside = path.with_suffix(".json")
-    record = png.read_record(path)
+def _image_problems(run: Run, record: Record, variant: str) -> Iterator[ImagicError]:
+    folder = run.sample_folder(variant)
     try:
-        described = json.loads(beside.read_bytes())
-        if described != record | {"pixels": pixels_digest(Image.fromarray(photo.read(path).pixels))}:
-            raise ValueError("record")
-    except (ValueError, RecursionError, OSError) as error:
-        raise ArtifactError(
-            f"{path} and {beside.name} do not belong together", "remove both and generate again"
-        ) from error
+        key = peek(folder / "samples.safetensors", "samples")[0].key
+    except ArtifactError:
+        # Told already, or the images of a call that was killed before it saved its samples.
+        key = None
+    for path in sorted((folder / "images").glob("eta-*.png")):
+        yield from _failures(_verify_image, path, key)
+    sheet = folder / "images" / "sheet.png"
+    if sheet.exists():
+        yield from _failures(png.check_whole, sheet)
+
+
+def _digest_of(path: Path, kind: str) -> str:
+    try:
+        return peek(path, kind)[1]
+    except ArtifactError:
+        return ""
+
+
+def _verify_work(path: Path, kind: str, wanted: Stamp) -> None:
+    stamp, _tensors, _digest = read(path, kind)
+    if stamp.key != wanted.key:
+        changed = ", ".join(stamp.differences(wanted)) or f"it is of {stamp.stage}"
+        raise ArtifactError(f"{path} is stale ({changed})", f"run: imagic {wanted.stage} --force --run {path.parent}")
+
+
+def _verify_text(run: Run, record: Record, path: Path) -> None:
+    stamp, _tensors, _digest = read(path, "text")
+    text = str(stamp.settings.get("text"))
+    wanted = Stamp("text", "generate", {"text": text}, {"model": record.identity})
+    if stamp.key != wanted.key or path != run.text_file(text):
+        raise ArtifactError(f"{path} is the embedding of another text or model", "imagic clean removes it")
+
+
+def _verify_samples(record: Record, variant: str, path: Path) -> None:
+    stamp, _tensors, _digest = read(path, "samples")
+    if variant and variant_name(record.generate, _sampling(path, stamp)) != variant:
+        raise ArtifactError(f"{path} was sampled in another way than its folder says", "move it back, or remove both")
+
+
+def _verify_image(path: Path, key: str | None) -> None:
+    record = png.verify(path)
+    seed = record.get("seed")
+    name = f"eta-{record.get('eta')}_seed-{seed:04d}.png" if isinstance(seed, int) else ""
+    if path.name != name or (key is not None and record.get("key") != key):
+        raise ArtifactError(f"{path} is not the image that its name and place say", "remove it and generate again")
 
 
 def _failures(look: Callable[..., object], *arguments: object) -> Iterator[ImagicError]:

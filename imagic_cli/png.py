@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,11 +12,13 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from imagic_cli import files
-from imagic_cli.errors import ArtifactError, UsageError
+from imagic_cli.errors import ArtifactError, InputError, UsageError
 from imagic_cli.image import pixels_digest
-from imagic_cli.photo import quoted
+from imagic_cli.photo import quoted, read
 
 _KEY = "imagic"
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_AGAIN = "remove both and generate again"
 
 
 def save(path: Path, image: Image.Image, parameters: str, record: Mapping[str, object]) -> None:
@@ -43,14 +46,13 @@ def save(path: Path, image: Image.Image, parameters: str, record: Mapping[str, o
     # Arguments that are no valid UTF-8 reach Python as lone surrogates.
     texts.add_text("parameters", parameters.encode("utf-8", "replace").decode())
     texts.add_text(_KEY, json.dumps(dict(record), sort_keys=True, separators=(",", ":"), allow_nan=False))
-    described = json.dumps({**record, "pixels": pixels_digest(plain)}, sort_keys=True, indent=2, allow_nan=False)
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as stream:
             plain.save(stream, "PNG", pnginfo=texts)
 
     # The record first: where the picture is, its record is.
-    files.commit_bytes(sidecar, described.encode() + b"\n")
+    files.commit_bytes(sidecar, _beside(record, plain))
     files.commit(path, write)
 
 
@@ -118,6 +120,50 @@ def read_record(path: Path) -> dict[str, object]:
     if not isinstance(record, dict):
         raise ArtifactError(f"{name} is damaged: its record is not a JSON object")
     return record
+
+
+def verify(path: Path) -> dict[str, object]:
+    """The record of a picture of which every byte, and the record beside it, is as `save` wrote it.
+
+    Raises:
+        ArtifactError: it is missing or damaged, or the record beside it is another picture's.
+    """
+    record = read_record(path)
+    check_whole(path)
+    sidecar = path.with_suffix(".json")
+    try:
+        found, wanted = sidecar.read_bytes(), _beside(record, Image.fromarray(read(path).pixels))
+    except (InputError, ValueError, OSError) as error:
+        raise ArtifactError(f"{quoted(path)} or {sidecar.name} cannot be read", _AGAIN) from error
+    if found != wanted:
+        raise ArtifactError(f"{quoted(path)} and {sidecar.name} do not belong together", _AGAIN)
+    return record
+
+
+def check_whole(path: Path) -> None:
+    """Verify every chunk's checksum: decoders pass over those that do not reach the pixels.
+
+    Raises:
+        ArtifactError: a bit of the file is not as an encoder wrote it.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{quoted(path)} cannot be read: {error.strerror}") from error
+    at, kind = len(_SIGNATURE), b""
+    whole = content.startswith(_SIGNATURE)
+    while whole and kind != b"IEND":
+        end = at + 8 + int.from_bytes(content[at : at + 4])
+        kind, check = content[at + 4 : at + 8], content[end : end + 4]
+        whole = len(check) == 4 and zlib.crc32(content[at + 4 : end]) == int.from_bytes(check)
+        at = end + 4
+    if not whole or at != len(content):
+        raise ArtifactError(f"{quoted(path)} is damaged", _AGAIN)
+
+
+def _beside(record: Mapping[str, object], image: Image.Image) -> bytes:
+    described = {**record, "pixels": pixels_digest(image)}
+    return json.dumps(described, sort_keys=True, indent=2, allow_nan=False).encode() + b"\n"
 
 
 def _value(text: str) -> str:

@@ -10,13 +10,16 @@ from typing import Any
 from PIL import Image
 
 from imagic_cli import backends, config
-from imagic_cli.backends.source import Model, find
+from imagic_cli.backends.source import Model, find, local
 from imagic_cli.config import How, ModelFlags, ModelSource, Preset, SamplingSettings
 from imagic_cli.errors import ArtifactError, UsageError
 from imagic_cli.events import Listener, Note
 from imagic_cli.image import pixels_digest, prepare
-from imagic_cli.photo import read
-from imagic_cli.run import ImageRecord, Record, Run, existing_run, named_run, new_path
+from imagic_cli.locate import existing_run, named_run
+from imagic_cli.names import new_path
+from imagic_cli.photo import quoted, read
+from imagic_cli.record import ImageRecord, Record
+from imagic_cli.run import Run
 
 Flags = Mapping[str, Any]
 
@@ -33,7 +36,7 @@ class Edit:
 
 def new_edit(
     image: Path | None,
-    text: str | None,
+    text: str,
     run_path: Path | None,
     model_flags: ModelFlags,
     photo_flags: Flags,
@@ -49,10 +52,6 @@ def new_edit(
     path = named_run(run_path)
     if image is None:
         return _again(existing_run(path, tell), model_flags, photo_flags, train_flags, how)
-    if text is None or not text.strip():
-        raise UsageError(
-            "no text says what the edited picture shows", 'such as: imagic optimize img.png "a sitting dog"'
-        )
     photo = read(image)
     recorded = Run(path).read_record() if path is not None and Run(path).record_file.is_file() else None
     name, preset, source = _basis(model_flags, recorded)
@@ -67,7 +66,7 @@ def new_edit(
     run = Run(path or new_path(image.stem, text, pixels))
     if path is None and run.record_file.is_file():
         name, preset, source = _basis(model_flags, run.read_record())
-    taken = ImageRecord(name=image.name, width=prepared.width, height=prepared.height, pixels=pixels)
+    taken = ImageRecord(name=quoted(Path(image.name)), width=prepared.width, height=prepared.height, pixels=pixels)
     identity = model.identity(how.strict)
     record = _record(name, preset, source, model, identity, text, taken, photo_flags, train_flags, how)
     return Edit(run, record, prepared, model)
@@ -97,10 +96,7 @@ def finetune_record(record: Record, flags: Flags, how: How) -> Record:
 
 def sampling_settings(record: Record, flags: Flags, how: How) -> SamplingSettings:
     """What `imagic generate` was told, over what the run recorded."""
-    prompt = flags.get("prompt")
-    if prompt is not None and not prompt.strip():
-        raise UsageError("--prompt is empty", "leave it out for the run's own text")
-    given = dict(flags) | ({"prompt": None} if prompt == record.text else {})
+    given = dict(flags) | ({"prompt": None} if flags.get("prompt") == record.text else {})
     return config.override(record.generate, _resolved(record.generate, given, how))
 
 
@@ -134,8 +130,8 @@ def _basis(flags: ModelFlags, recorded: Record | None) -> tuple[str, Preset, Mod
 
 def _lasting(source: str) -> str:
     # Later commands may be typed in another directory.
-    path = Path(source).expanduser()
-    return str(path.absolute()) if source and path.exists() else source
+    path = local(source)
+    return str(path.absolute()) if path else source
 
 
 def _record(

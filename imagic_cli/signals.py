@@ -25,20 +25,37 @@ class Stop:
             raise Interrupted(self.number, hint)
 
 
-def raise_on_signals() -> None:
-    """Outside loops a signal stops at once, through the exception, so that locks and temporary files are cleaned up."""
+class _Raise:
+    """A handler that raises, and remembers: safetensors' Rust code turns any exception into one of its own."""
 
-    def stop(number: int, _frame: FrameType | None) -> None:
+    number = 0
+
+    def __call__(self, number: int, _frame: FrameType | None) -> None:
+        self.number = number
         raise Interrupted(number)
 
+
+def raise_on_signals() -> None:
+    """Outside loops a signal stops at once, through the exception, so that locks and temporary files are cleaned up."""
+    handler = _Raise()
     for number in SIGNALS:
-        signal.signal(number, stop)
+        signal.signal(number, handler)
+
+
+def came() -> int:
+    """The signal that was raised, even where a library swallowed the exception; 0 for none."""
+    return max(getattr(signal.getsignal(number), "number", 0) for number in SIGNALS)
 
 
 @contextlib.contextmanager
 def deferred() -> Iterator[Stop]:
-    """Inside: the first signal is only noted; a second one ends the process at once."""
+    """Inside: the first signal is only noted; a second one ends the process at once.
+
+    Raises:
+        Interrupted: at the end, if a signal came after the last look at it.
+    """
     stop = Stop()
+    stop.number = came()
 
     def note(number: int, _frame: FrameType | None) -> None:
         if stop.number:
@@ -51,3 +68,4 @@ def deferred() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    stop.check()

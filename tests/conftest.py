@@ -36,6 +36,17 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture
+def disturbed(elsewhere: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the reliability groups of a session work: what they disturb is made once, and forks import nothing."""
+    import reliability
+
+    folder = tmp_path_factory.getbasetemp() / "disturbed"
+    if not folder.exists():
+        reliability.warm(folder)
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def elsewhere(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch

@@ -18,12 +18,14 @@ ONLY = {
     "imagic_cli.stages": ("cli/", "stages/"),
     "diffusers": ("backends/", "sketchbook/"),
     "transformers": ("backends/", "sketchbook/"),
-    "huggingface_hub": ("backends/hub.py",),
-    "filelock": ("run.py",),
+    "huggingface_hub": ("backends/hub.py", "doctor.py"),
+    "filelock": ("lock.py",),
+    "safetensors": ("container.py", "backends/", "sketchbook/"),
     "click": (),
     "pickle": (),
 }
 WITHOUT_TORCH = ["errors.py", "config.py", "events.py", "files.py", "run.py", "stamps.py", "sweep.py", "artifacts.py"]
+WITHOUT_TORCH += ["container.py", "freshness.py", "lock.py", "locate.py", "names.py", "record.py"]
 WITHOUT_TORCH += ["inspection.py", "resolve.py", "cli/__init__.py", "cli/commands.py", "cli/calls.py", "cli/report.py"]
 
 

@@ -242,6 +242,6 @@ def test_damage_gives_a_photograph_or_one_line(
     for place, value in changes:
         content[place % len(content)] = value
     try:
-        read_bytes(tmp_path_factory.getbasetemp(), bytes(content), "damaged")
+        read_bytes(tmp_path_factory.getbasetemp(), bytes(content), "damaged-photo")
     except InputError as error:
         assert len(str(error).splitlines()) == 1

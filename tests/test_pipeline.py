@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ FILES = {
     "samples.safetensors",
     "weights.safetensors",
 }
+GOLDEN_A = [1.014227, 0.968859, 1.442408, 1.088655, 1.014095]
+GOLDEN_B = [1.014095, 1.241595, 1.344612, 1.18267, 1.014088]
 
 
 def edit(photo: Path, model: Path, run: Path, steps: int = 3) -> None:
@@ -31,3 +34,70 @@ def test_a_run_holds_exactly_these_files(photo: Path, models: Path, family: str)
     edit(photo, models / family, Path("run"))
     assert set(digests(Path("run"))) == FILES
     assert imagic("check", "run").code == 0
+
+
+def test_losses_are_what_they_were(photo: Path, models: Path) -> None:
+    # A change of the code that is not meant to change results must leave these alone; another torch may move the last
+    # digits.
+    edit(photo, models / "sd", Path("run"))
+    told = {}
+    for stage in ("optimize", "finetune"):
+        lines = [json.loads(line) for line in Path("run/logs", f"{stage}.jsonl").read_text().splitlines()]
+        told[stage] = [line.get("loss", line.get("probe")) for line in lines]
+    assert told["optimize"] == pytest.approx(GOLDEN_A, rel=1e-4)
+    assert told["finetune"] == pytest.approx(GOLDEN_B, rel=1e-4)
+
+
+def test_the_three_commands_work_as_typed(photo: Path, models: Path) -> None:
+    path = done("optimize", photo, TEXT, "--model", models / "sd", "--steps", 2).out.strip()
+    assert path.startswith("runs/bird-a-bird-spreading-wings-")
+    assert f"run: {path}" in done("finetune", "--steps", 2).err
+    result = done("generate", "--eta", "0.7")
+    assert f"run: {path}" in result.err
+    assert result.out.strip() == f"{path}/images/eta-0.700_seed-0000.png"
+    done("optimize", photo, "a sleeping bird", "--model", models / "sd", "--steps", 2)
+    assert path not in done("status").out
+
+
+def test_edit_is_the_three_stages(photo: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = ["--optimize-steps", 3, "--finetune-steps", 3]
+    done("edit", photo, TEXT, "--model", models / "sd", "--run", "one", *steps)
+    edit(photo, models / "sd", Path("three"))
+    assert digests(Path("one")) == digests(Path("three"))
+    monkeypatch.setenv("IMAGIC_RUN", "one")
+    assert done("edit", photo, TEXT, *steps).err.count("up to date") == 4
+
+
+def test_status_tells_what_to_type_next(photo: Path, models: Path) -> None:
+    done("optimize", photo, TEXT, "--model", models / "sd", "--run", "run", "--steps", 2)
+    told = done("status", "run").out
+    assert "done" in told
+    assert "next: imagic finetune --run run" in told
+    done("finetune", "--run", "run", "--steps", 2)
+    assert "next: imagic generate --run run" in done("status", "run").out
+
+
+def test_clean_removes_what_can_be_made_again(photo: Path, models: Path) -> None:
+    edit(photo, models / "sd", Path("run"))
+    done("generate", "--run", "run", "--prompt", "a dog")
+    before = digests(Path("run"))
+    removed = done("clean", "run").lines
+    assert [Path(line).parent.name for line in removed] == ["texts"]
+    assert before.keys() - digests(Path("run")).keys() == {str(Path(line).relative_to("run")) for line in removed}
+    assert imagic("check", "run").code == 0
+
+
+def test_a_dry_run_tells_the_cost_and_does_nothing(photo: Path, models: Path) -> None:
+    lines = done("edit", photo, TEXT, "--model", models / "sd", "--run", "run", "--dry-run", "--json").lines
+    plan, *costs = [json.loads(line) for line in lines]
+    assert plan["record"]["optimize"]["steps"] == 1000
+    assert [cost["stage"] for cost in costs] == ["optimize", "finetune", "generate"]
+    assert all(cost["flop"] > 0 and cost["memory"] > 0 and cost["disk"] > 0 for cost in costs)
+    # A whole weight's gradient costs more than the embedding's alone.
+    assert costs[1]["flop"] / 1500 > costs[0]["flop"] / 1000
+    assert not Path("run").exists()
+
+
+def test_a_text_longer_than_the_window_is_told(photo: Path, models: Path) -> None:
+    result = done("optimize", photo, "a" * 75 + "bcd", "--model", models / "sd", "--run", "run", "--steps", 1)
+    assert "cut off: 'b c d'" in result.err or "cut off: 'bcd'" in result.err

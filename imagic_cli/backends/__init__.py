@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING
 
 from imagic_cli.errors import ModelError
@@ -25,6 +26,18 @@ def load(model: Model) -> Backend:
     """
     if model.family not in FAMILIES:
         raise ModelError(f"{model.name} is a {model.family}", f"supported: {', '.join(FAMILIES)}")
+    quiet_libraries()
     module, _, name = FAMILIES[model.family].partition(":")
     backend: Backend = getattr(importlib.import_module(module), name)(model)
     return backend
+
+
+def quiet_libraries() -> None:
+    """Silence bars and notes that would tear ours; what a user must know is raised or told by us."""
+    import diffusers
+    import transformers
+
+    warnings.simplefilter("ignore")
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()

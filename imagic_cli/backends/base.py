@@ -74,6 +74,21 @@ class Draw:
     generator: torch.Generator
 
 
+@dataclass(frozen=True)
+class Blank:
+    """The shapes of a denoising step, on the meta device: no weights, no values.
+
+    Attributes:
+        level: the denoiser.
+        clean: a clean sample, (1, C, h, w).
+        embedding: of one text.
+    """
+
+    level: Level
+    clean: Tensor
+    embedding: Embedding
+
+
 class Backend(Protocol):
     """One family of models, loaded anew for every stage: nothing trained survives in it."""
 
@@ -81,12 +96,17 @@ class Backend(Protocol):
     """Side of the pictures that the model was trained on, pixels."""
     multiple: int
     """Width and height must be multiples of this, pixels."""
+    timesteps: int
+    """Noise levels of the model's schedule; a sampler takes no more steps than that."""
 
     def encode(self, texts: Sequence[str | None], device: torch.device) -> list[Encoded]:
         """Embed texts (None: the unconditional one), in fp32 on the CPU; the encoders are freed on return."""
 
     def codec(self, device: torch.device) -> Codec:
         """Load the codec."""
+
+    def blank(self, width: int, height: int) -> Blank:
+        """The shapes of a step on a picture of width x height pixels, for estimates."""
 
     def level(self, precision: Precision, trainable: bool) -> Level:
         """Load the denoiser: fp32 and requiring gradients when `trainable`, else frozen in the precision's format."""

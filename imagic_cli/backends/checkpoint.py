@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from imagic_cli.backends import hub
+from imagic_cli.backends import hub, quiet_libraries
 from imagic_cli.backends.digests import cache_folder, file_digest
 from imagic_cli.config import ModelSource
 from imagic_cli.errors import ModelError
@@ -20,10 +21,12 @@ def convert(path: Path, source: ModelSource) -> Path:
     Raises:
         ModelError: it is no checkpoint of a supported family, or its configs and tokenizer cannot be had.
     """
-    folder = cache_folder() / "checkpoints" / file_digest(path)[:32]
+    given = Path(source.config).expanduser() if source.config else None
+    folder = cache_folder() / "checkpoints" / _name(path, given)
     if (folder / "model_index.json").is_file():
         return folder
-    config = Path(source.config).expanduser() if source.config else _configs(path)
+    quiet_libraries()
+    config = given or _configs(path)
     pipeline_class = _family(config)
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Converted beside its place and renamed, so that a half-written folder is never taken for a whole one.
@@ -31,12 +34,20 @@ def convert(path: Path, source: ModelSource) -> Path:
         try:
             pipeline = pipeline_class.from_single_file(str(path), config=str(config), local_files_only=True)
             pipeline.save_pretrained(Path(temporary) / "model", safe_serialization=True)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        except Exception as error:  # Libraries meet damage with errors of every class.
+            reason = [*str(error).strip().splitlines(), type(error).__name__][0]
             raise ModelError(f"{path.name} is not a checkpoint for these configs: {reason}") from error
         if not folder.exists():
             shutil.move(Path(temporary) / "model", folder)
     return folder
+
+
+def _name(path: Path, config: Path | None) -> str:
+    # Other configs make another model of the same weights.
+    parts = [file_digest(path)]
+    for each in sorted([*config.glob("*.json"), *config.glob("*/*.json"), *config.glob("*/*.txt")]) if config else []:
+        parts.append(file_digest(each))
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:32]
 
 
 def _family(config: Path) -> Any:

@@ -26,7 +26,7 @@ def file_digest(path: Path, fresh: bool = False) -> str:
     real = path.resolve()
     status = real.stat()
     memory = cache_folder() / "digests" / hashlib.sha256(str(real).encode()).hexdigest()[:32]
-    mark = [status.st_size, status.st_mtime_ns, status.st_ino]
+    mark = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
     if not fresh:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             known = json.loads(memory.read_bytes())

@@ -23,9 +23,7 @@ def download(source: ModelSource, weights: bool = True) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
-        HfHubHTTPError,
         HFValidationError,
-        LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
@@ -47,7 +45,7 @@ def download(source: ModelSource, weights: bool = True) -> Path:
         raise ModelError(f"{source.source} has no revision '{source.revision}'") from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise ModelError(f"the hub has no model '{source.source}'", "or it is private: hf auth login") from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except Exception as error:  # Of the hub, the disk, or whichever HTTP library the hub's client uses.
         raise ModelError(
             f"{source.source} is not on this machine and the hub cannot be reached",
             "name a folder or a .safetensors file with --model",

@@ -17,12 +17,12 @@ from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionS
 from PIL import Image
 from torch import Tensor, nn
 
-from imagic_cli.backends.base import Draw, Encoded, Level
+from imagic_cli.backends.base import Blank, Draw, Encoded, Level
+from imagic_cli.backends.components import load, loading
 from imagic_cli.backends.schedulers import sampler
 from imagic_cli.backends.source import Model
 from imagic_cli.config import SamplingSettings
 from imagic_cli.embedding import Embedding
-from imagic_cli.errors import ModelError
 from imagic_cli.noise import Schedule
 from imagic_cli.precision import Precision
 
@@ -68,9 +68,11 @@ class LatentBackend(ABC):
     def __init__(self, model: Model) -> None:
         self.model = model
         vae, unet = model.config("vae"), model.config("unet")
-        self.factor = 2 ** (len(vae["block_out_channels"]) - 1)
-        self.multiple = self.factor * 2 ** (len(unet["block_out_channels"]) - 1)
-        self.size = int(unet["sample_size"]) * self.factor
+        with loading(model, "config"):
+            self.factor = 2 ** (len(vae["block_out_channels"]) - 1)
+            self.multiple = self.factor * 2 ** (len(unet["block_out_channels"]) - 1)
+            self.size = int(unet["sample_size"]) * self.factor
+            self.timesteps = int(model.config("scheduler")["num_train_timesteps"])
 
     @abstractmethod
     def text_components(self) -> dict[str, Any]:
@@ -108,15 +110,31 @@ class LatentBackend(ABC):
 
     def codec(self, device: torch.device) -> LatentCodec:
         """Load the VAE."""
-        vae = self.load(AutoencoderKL, "vae", torch.float32)
+        vae = load(self.model, AutoencoderKL, "vae", torch.float32)
         return LatentCodec(vae.eval().requires_grad_(False).to(device), self.factor)
 
     def level(self, precision: Precision, trainable: bool) -> Level:
         """Load the UNet; see `Backend`."""
         dtype = torch.float32 if trainable else precision.dtype
         # Evaluation mode even to train: dropout would make the loss depend on state that no step seeds.
-        unet = self.load(UNet2DConditionModel, "unet", dtype).eval().requires_grad_(trainable).to(precision.device)
+        unet = (
+            load(self.model, UNet2DConditionModel, "unet", dtype).eval().requires_grad_(trainable).to(precision.device)
+        )
         return self.around(unet)
+
+    def blank(self, width: int, height: int) -> Blank:
+        """Shapes for estimates; see `Backend`."""
+        config = self.model.config("unet")
+        with torch.device("meta"):
+            level = self.around(UNet2DConditionModel.from_config(config))
+            channels, window = level.module.config.in_channels, self.model.config("tokenizer")["model_max_length"]
+            clean = torch.empty(1, channels, height // self.factor, width // self.factor)
+            tokens = torch.empty(1, window, level.module.config.cross_attention_dim)
+            return Blank(level, clean, Embedding(tokens, self.blank_pooled()))
+
+    def blank_pooled(self) -> Tensor | None:
+        """A pooled embedding's shape, where the family has one."""
+        return None
 
     def around(self, unet: Any) -> Level:
         """The level that a UNet is."""
@@ -172,7 +190,7 @@ class LatentBackend(ABC):
         """Run the model's safety checker; see `Backend`."""
         if not self.model.has("safety_checker"):
             return list(images)
-        checker = self.load(StableDiffusionSafetyChecker, "safety_checker", torch.float32).eval().to(device)
+        checker = load(self.model, StableDiffusionSafetyChecker, "safety_checker", torch.float32).eval().to(device)
         from transformers import CLIPImageProcessor
 
         features = CLIPImageProcessor.from_pretrained(self.model.folder / "feature_extractor")
@@ -195,26 +213,6 @@ class LatentBackend(ABC):
     def pipeline_options(self) -> dict[str, Any]:
         """The pipeline's own settings, from the model's index."""
         return {"requires_safety_checker": False}
-
-    def load(self, kind: Any, component: str, dtype: torch.dtype) -> Any:
-        """One component by its explicit class, from safetensors only.
-
-        Raises:
-            ModelError: the files are not a model of that class.
-        """
-        try:
-            return kind.from_pretrained(
-                self.model.folder / component,
-                dtype=dtype,
-                variant=self.model.variant_of(component),
-                use_safetensors=True,
-                local_files_only=True,
-            )
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "memory" in str(error):
-                raise
-            reason = str(error).strip().splitlines()[0]
-            raise ModelError(f"{self.model.name}: {component} cannot be loaded: {reason}") from error
 
 
 def cut(tokenizer: Any, text: str) -> str:

@@ -21,4 +21,6 @@ _CLASSES = {
 
 def sampler(name: str, config: Mapping[str, Any]) -> Any:
     """The diffusers scheduler called `name`, with the model's own schedule and prediction type."""
-    return getattr(diffusers, _CLASSES[name]).from_config(dict(config))
+    # The Runge-Kutta warm-up was never used with these models.
+    options = {"skip_prk_steps": True} if name == "pndm" else {}
+    return getattr(diffusers, _CLASSES[name]).from_config(dict(config), **options)

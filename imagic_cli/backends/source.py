@@ -120,10 +120,10 @@ def find(source: ModelSource) -> Model:
     Raises:
         ModelError: there is no such model, it may not be downloaded, or it is no diffusers model.
     """
-    path = Path(source.source).expanduser()
-    if path.is_file():
+    path = local(source.source)
+    if path and path.is_file():
         folder = _convert(path, source)
-    elif path.is_dir():
+    elif path:
         folder = path
     elif source.source.count("/") == 1 and not source.source.startswith((".", "/", "~")):
         folder = hub.download(source)
@@ -141,6 +141,16 @@ def find(source: ModelSource) -> Model:
     if not isinstance(index.get("_class_name"), str):
         raise ModelError(f"{source.source} asks to run code of its own", "only diffusers' own pipelines are supported")
     return Model(source.source, folder, index, source.variant)
+
+
+def local(name: str) -> Path | None:
+    """The file or folder that a model's name means, if it is one."""
+    try:
+        path = Path(name).expanduser()
+        return path if name and (path.is_file() or path.is_dir()) else None
+    except (OSError, ValueError, RuntimeError):
+        # Too long, or ~ of nobody: it is no path, and what it is instead is told by who asked.
+        return None
 
 
 def read_json(path: Path, model: str) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel
 
+from imagic_cli.backends.components import load, tokenizer
 from imagic_cli.backends.latent import LatentBackend
 from imagic_cli.embedding import Embedding
 
@@ -21,8 +22,8 @@ class StableDiffusion(LatentBackend):
     def text_components(self) -> dict[str, Any]:
         """Tokenizer and text encoder."""
         return {
-            "tokenizer": CLIPTokenizer.from_pretrained(self.model.folder / "tokenizer"),
-            "text_encoder": self.load(CLIPTextModel, "text_encoder", torch.float32),
+            "tokenizer": tokenizer(self.model, "tokenizer", "text_encoder"),
+            "text_encoder": load(self.model, CLIPTextModel, "text_encoder", torch.float32),
         }
 
     def embed(self, pipeline: Any, text: str | None, device: torch.device) -> Embedding:

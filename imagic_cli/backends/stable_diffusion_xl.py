@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
+from imagic_cli.backends.components import load, tokenizer
 from imagic_cli.backends.latent import LatentBackend
 from imagic_cli.embedding import Embedding
 
@@ -21,10 +22,10 @@ class StableDiffusionXL(LatentBackend):
     def text_components(self) -> dict[str, Any]:
         """Both tokenizers and text encoders."""
         return {
-            "tokenizer": CLIPTokenizer.from_pretrained(self.model.folder / "tokenizer"),
-            "tokenizer_2": CLIPTokenizer.from_pretrained(self.model.folder / "tokenizer_2"),
-            "text_encoder": self.load(CLIPTextModel, "text_encoder", torch.float32),
-            "text_encoder_2": self.load(CLIPTextModelWithProjection, "text_encoder_2", torch.float32),
+            "tokenizer": tokenizer(self.model, "tokenizer", "text_encoder"),
+            "tokenizer_2": tokenizer(self.model, "tokenizer_2", "text_encoder_2"),
+            "text_encoder": load(self.model, CLIPTextModel, "text_encoder", torch.float32),
+            "text_encoder_2": load(self.model, CLIPTextModelWithProjection, "text_encoder_2", torch.float32),
         }
 
     def embed(self, pipeline: Any, text: str | None, device: torch.device) -> Embedding:
@@ -38,6 +39,10 @@ class StableDiffusionXL(LatentBackend):
         height, width = (side * self.factor for side in x_t.shape[-2:])
         time_ids = torch.tensor([[height, width, 0, 0, height, width]], dtype=x_t.dtype, device=x_t.device)
         return {"text_embeds": embedding.pooled, "time_ids": time_ids.expand(len(x_t), -1)}
+
+    def blank_pooled(self) -> Tensor:
+        """(1, p)."""
+        return torch.empty(1, self.model.config("text_encoder_2")["projection_dim"])
 
     def arguments(self, embedding: Embedding, null: Embedding) -> dict[str, Tensor | None]:
         """Positive and negative tokens and pooled embeddings."""

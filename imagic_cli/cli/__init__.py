@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
@@ -9,12 +10,16 @@ import traceback
 import typer
 
 from imagic_cli.errors import ImagicError, Interrupted
-from imagic_cli.signals import raise_on_signals
+from imagic_cli.signals import came, raise_on_signals
 
 
 def main() -> None:
     """Entry point of `imagic`."""
+    # Before torch is imported: threads that spin while they wait are ruinous beside any other busy process.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     raise_on_signals()
+    # The names of files that are no valid UTF-8 leave as they came.
+    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
     sys.exit(run(sys.argv[1:]))
 
 
@@ -25,6 +30,15 @@ def run(arguments: list[str]) -> int:
         The exit code; the README lists them.
     """
     try:
+        code = _run(arguments)
+    except Interrupted as error:
+        # A signal came while a failure, or the signal before it, was being told.
+        code = error.code
+    return _flush(code)
+
+
+def _run(arguments: list[str]) -> int:
+    try:
         from imagic_cli.cli.commands import app
 
         result = app(arguments, prog_name="imagic", standalone_mode=False)
@@ -32,11 +46,10 @@ def run(arguments: list[str]) -> int:
     except (Exception, Interrupted) as error:
         if "--debug" in arguments:
             traceback.print_exc()
-        code, text = _told(error)
-        sys.stderr.write(f"imagic: {text}\n")
+        number = came()
+        code, text = _told(Interrupted(number) if number and isinstance(error, Exception) else error)
+        _say(text)
         return code
-    finally:
-        _flush()
 
 
 def _told(error: BaseException) -> tuple[int, str]:
@@ -61,9 +74,20 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _flush() -> None:
-    # A reader that went away (imagic ... | head) is no failure of ours.
+def _say(text: str) -> None:
+    # Where stderr goes may be full as well: the code still says it.
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"imagic: {text}\n")
+
+
+def _flush(code: int) -> int:
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
+        # What is still buffered would fail again when the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # A reader that went away (imagic ... | head) is no failure of ours.
+        if not isinstance(error, BrokenPipeError):
+            _say(f"stdout: {error.strerror}")
+            return code or 6
+    return code

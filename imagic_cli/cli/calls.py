@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,20 +19,27 @@ from imagic_cli.config import (
     override,
 )
 from imagic_cli.errors import UsageError
-from imagic_cli.run import Run, remember
+from imagic_cli.locate import can_be_named, remember
+from imagic_cli.run import Run
 from imagic_cli.sweep import parse_etas, parse_seeds
 
 if TYPE_CHECKING:
     from imagic_cli.backends.source import Model
+    from imagic_cli.record import Record
     from imagic_cli.resolve import Edit
-    from imagic_cli.run import Record
 
 Flags = Mapping[str, Any]
 Item = tuple[str, int]
 
 
 def how(**flags: object) -> How:
-    """How to compute, from flags."""
+    """How to compute, from flags.
+
+    Raises:
+        UsageError: a value is out of range.
+    """
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", str(flags.get("device", "auto"))):
+        raise UsageError(f"no device '{flags['device']}'", "use --device auto, cpu, cuda, cuda:N or mps")
     return override(How(), flags)
 
 
@@ -60,8 +67,8 @@ def items(eta: str, first: int, count: int, output: Path | None) -> list[Item]:
     found = [(each, seed) for each in parse_etas(eta) for seed in parse_seeds(first, count)]
     if output is not None and len(found) > 1:
         raise UsageError(f"--output takes one image, these are {len(found)}", "they are in the run's images folder")
-    if output is not None and output.suffix.lower() != ".png":
-        raise UsageError(f"--output {output} must end in .png")
+    if output is not None:
+        _check_output(output)
     return found
 
 
@@ -78,10 +85,15 @@ def new_edit(
     """Resolve what stage A was told; see `imagic_cli.resolve.new_edit`."""
     override(PhotoSettings(), photo)
     override(OptimizeSettings(), train)
+    if image is not None and not _some(text, "the text"):
+        raise UsageError(
+            "no text says what the edited picture shows", 'such as: imagic optimize img.png "a sitting dog"'
+        )
+    for name, value in vars(model).items():
+        _some(value, f"--{name}")
     from imagic_cli import resolve
 
-    _quiet_libraries()
-    return resolve.new_edit(image, text, run, model, photo, train, how, report)
+    return resolve.new_edit(image, text or "", run, model, photo, train, how, report)
 
 
 def optimize(edit: Edit, how: How, force: bool, report: Report) -> None:
@@ -98,7 +110,6 @@ def tuned_record(run: Run, flags: Flags, how: How) -> tuple[Record, Model]:
     override(FinetuneSettings(), flags)
     from imagic_cli.resolve import finetune_record, recorded_model
 
-    _quiet_libraries()
     record = finetune_record(recorded, flags, how)
     return record, recorded_model(run, record, how)
 
@@ -115,9 +126,11 @@ def sampling(run: Run, flags: Flags, how: How) -> tuple[Record, Model, SamplingS
     """What stage C works from."""
     record = run.read_record()
     override(SamplingSettings(), flags)
+    if not _some(flags.get("prompt"), "--prompt") and flags.get("prompt") is not None:
+        raise UsageError("--prompt is empty", "leave it out for the run's own text")
+    _some(flags.get("negative"), "--negative")
     from imagic_cli.resolve import recorded_model, sampling_settings
 
-    _quiet_libraries()
     settings = sampling_settings(record, flags, how)
     return record, recorded_model(run, record, how), settings
 
@@ -146,12 +159,32 @@ def generate(
         report.result(pictures.sheet(items), "sheet")
 
 
-def _quiet_libraries() -> None:
-    # Their bars and notes would tear ours; what a user must know is raised or told by us.
-    import diffusers
-    import transformers
+def planned(record: Record, finetune: Flags, generate: Flags, how: How) -> Record:
+    """The record as all three stages would leave it."""
+    from imagic_cli.resolve import finetune_record, sampling_settings
 
-    warnings.simplefilter("ignore")
-    for library in (diffusers, transformers):
-        library.utils.logging.set_verbosity_error()
-        library.utils.logging.disable_progress_bar()
+    record = finetune_record(record, finetune, how)
+    return record.model_copy(update={"generate": sampling_settings(record, generate, how)})
+
+
+def plan(run: Run, record: Record, model: Model, stages: list[str], images: int, how: How, report: Report) -> None:
+    """Tell what the stages would do and cost, and do nothing."""
+    from imagic_cli.plan import costs
+    from imagic_cli.precision import pick_device
+
+    report.plan(run, record, costs(record, model, stages, images, pick_device(how.device)))
+
+
+def _check_output(output: Path) -> None:
+    # Before the work, not after it.
+    if output.suffix.lower() != ".png":
+        raise UsageError(f"--output {output} must end in .png")
+    if not can_be_named(output) or output.is_dir() or not output.parent.is_dir():
+        raise UsageError(f"--output {output} cannot be a file", "name one in a folder that exists")
+
+
+def _some(text: str | None, name: str) -> bool:
+    # Bytes that are no UTF-8 reach Python as lone surrogates, which no tokenizer takes.
+    if text is not None and any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise UsageError(f"{name} is not valid UTF-8")
+    return bool(text and text.strip())

@@ -10,7 +10,7 @@ from imagic_cli.cli import options as o
 from imagic_cli.cli.report import Report
 from imagic_cli.config import ModelFlags
 from imagic_cli.errors import ArtifactError
-from imagic_cli.run import existing_run
+from imagic_cli.locate import existing_run
 
 app = typer.Typer(
     name="imagic",
@@ -177,6 +177,9 @@ def edit(
     size: o.SizeOption = None,
     fit: o.FitOption = None,
     center: o.CenterOption = None,
+    optimize_steps: o.OptimizeStepsOption = None,
+    finetune_steps: o.FinetuneStepsOption = None,
+    steps: o.SampleStepsOption = None,
     dtype: o.DtypeOption = None,
     batch_size: o.BatchSizeOption = None,
     output: o.OutOption = None,
@@ -195,15 +198,16 @@ def edit(
     how = calls.how(device=device, batch_size=batch_size, gradient_checkpointing=gradient_checkpointing, strict=strict)
     with Report(quiet, json) as report:
         named = ModelFlags(model, preset, revision, variant, config)
-        ready = calls.new_edit(image, text, run, named, photo, {"dtype": dtype}, how, report)
+        flags = [{"dtype": dtype, "steps": each} for each in (optimize_steps, finetune_steps, steps)]
+        ready = calls.new_edit(image, text, run, named, photo, flags[0], how, report)
         if dry_run:
-            stages = ["optimize", "finetune", "generate"]
-            calls.plan(ready.run, ready.record, ready.model, stages, len(items), how, report)
+            record = calls.planned(ready.record, flags[1], flags[2], how)
+            calls.plan(ready.run, record, ready.model, ["optimize", "finetune", "generate"], len(items), how, report)
             return
         calls.optimize(ready, how, force, report)
-        record, found = calls.tuned_record(ready.run, {"dtype": dtype}, how)
+        record, found = calls.tuned_record(ready.run, flags[1], how)
         calls.finetune(ready.run, record, found, how, force, report)
-        record, found, sampling = calls.sampling(ready.run, {"dtype": dtype}, how)
+        record, found, sampling = calls.sampling(ready.run, flags[2], how)
         calls.generate(ready.run, record, found, sampling, items, how, force, output, report)
 
 
@@ -233,3 +237,12 @@ def clean(run: o.RunArgument = None, json: o.JsonOption = False, debug: o.DebugO
     with Report(False, json) as report:
         for path in inspection.clean(existing_run(run, report)):
             report.result(path, "removed")
+
+
+@app.command()
+def doctor(json: o.JsonOption = False, debug: o.DebugOption = False) -> None:
+    """What this machine offers, what on it is known to go wrong, and what to do about it."""
+    from imagic_cli.doctor import findings
+
+    with Report(False, json) as report:
+        report.findings(findings())

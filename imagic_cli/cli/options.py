@@ -69,6 +69,13 @@ DeltaOption = Annotated[
     typer.Option("--delta-dtype", help="How the change is stored: fp16, bf16, fp32.", rich_help_panel=_RECIPE),
 ]
 
+OptimizeStepsOption = Annotated[
+    int | None, typer.Option("--optimize-steps", help="Updates of stage A.", rich_help_panel=_RECIPE)
+]
+FinetuneStepsOption = Annotated[
+    int | None, typer.Option("--finetune-steps", help="Updates of stage B.", rich_help_panel=_RECIPE)
+]
+
 EtaOption = Annotated[
     str, typer.Option("--eta", help="0.7, or 0.5,0.7, or start:end:step. 0 is the input, 1 the text.")
 ]

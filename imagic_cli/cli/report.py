@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich import filesize
 from rich.console import Console
@@ -18,14 +18,18 @@ from rich.progress import (
     Progress,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
 
 from imagic_cli.events import Event, Finished, Note, Pictured, Probed, Sampled, Saved, Started, Stepped
 from imagic_cli.inspection import State
-from imagic_cli.run import Record, Run
+from imagic_cli.record import Record
+from imagic_cli.run import Run
+
+if TYPE_CHECKING:
+    from imagic_cli.doctor import Finding
+    from imagic_cli.plan import Cost
 
 _PLAIN_SECONDS = 10.0
 
@@ -101,6 +105,35 @@ class Report:
         out.print(table, markup=False)
         out.print(f"next: {suggestion}", markup=False, soft_wrap=True)
 
+    def findings(self, found: list[Finding]) -> None:
+        """What `imagic doctor` shows."""
+        if self.json_lines:
+            for finding in found:
+                self._write({"event": "finding", **dataclasses.asdict(finding)})
+            return
+        table = Table("what", "how it is", "what to do", show_lines=True)
+        for finding in found:
+            table.add_row(finding.topic, finding.value, finding.advice or "fine")
+        Console(highlight=False).print(table, markup=False)
+
+    def plan(self, run: Run, record: Record, costs: list[Cost]) -> None:
+        """What `--dry-run` shows: the resolved settings, and each stage's estimate."""
+        if self.json_lines:
+            self._write({"event": "plan", "run": run.path, "record": record.model_dump(mode="json")})
+            for cost in costs:
+                self._write({"event": "cost", **dataclasses.asdict(cost)})
+            return
+        table = Table(
+            "stage", "work", "TFLOP", "time, about", "memory", "disk", title="Nothing is done", title_justify="left"
+        )
+        for cost in costs:
+            sizes = (filesize.decimal(cost.memory), filesize.decimal(cost.disk))
+            table.add_row(cost.stage, cost.work, f"{cost.flop / 1e12:.3g}", _clock(cost.seconds), *sizes)
+        out = Console(highlight=False, soft_wrap=True)
+        out.print(f"run: {run.path}", markup=False)
+        out.print(json.dumps(record.model_dump(mode="json", exclude={"history"}), indent=2), markup=False)
+        out.print(table, markup=False)
+
     def _write(self, content: dict[str, object]) -> None:
         sys.stdout.write(json.dumps(content, default=str) + "\n")
         sys.stdout.flush()
@@ -149,7 +182,7 @@ class Report:
             MofNCompleteColumn(),
             TextColumn("{task.fields[told]}"),
         )
-        clock = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+        clock = (TimeRemainingColumn(), TextColumn("left"))
         self.bar = Progress(*columns, *clock, console=self.console, transient=True)
         total = 1000 if sampling else event.total
         self.task = self.bar.add_task(event.stage, total=total, completed=self.began_at, told="")

@@ -13,8 +13,10 @@ from imagic_cli.backends.base import Level
 from imagic_cli.backends.source import Model
 from imagic_cli.config import How
 from imagic_cli.events import Finished, Listener
+from imagic_cli.freshness import check_progress, drop_progress, is_done
 from imagic_cli.precision import DTYPES, Precision, environment, memory_errors, pick_device
-from imagic_cli.run import Record, Run, check_progress, is_done
+from imagic_cli.record import Record
+from imagic_cli.run import Run
 from imagic_cli.stages.objective import denoising_loss, encode_image, probe_loss
 from imagic_cli.stages.training import Training
 
@@ -42,7 +44,9 @@ def finetune(run: Run, record: Record, model: Model, how: How, force: bool, tell
         embeddings = run.read_embeddings(record)
         stamp = record.finetune_stamp(embeddings.digest)
         reused = is_done(run.weights_file, stamp, force)
-        if not reused:
+        if reused:
+            drop_progress(run.progress_file("finetune"), stamp)
+        else:
             check_progress(run.progress_file("finetune"), stamp, force)
             image = run.read_image()
             run.write_record(record)
@@ -71,7 +75,8 @@ def _train(
         level.module.enable_gradient_checkpointing()
     e = getattr(embeddings.content, level.conditioning).to(precision.device)
     leaves = dict(level.module.named_parameters())
-    files.ensure_space(run.path, _CHECKPOINT_BYTES * sum(leaf.numel() for leaf in leaves.values()))
+    numbers = sum(leaf.numel() for leaf in leaves.values())
+    files.ensure_space(run.path, _CHECKPOINT_BYTES * numbers - files.size(run.progress_file("finetune")))
 
     def objective(generator: torch.Generator) -> torch.Tensor:
         return denoising_loss(level, clean, e, record.finetune.batch, generator, precision)

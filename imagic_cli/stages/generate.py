@@ -15,11 +15,13 @@ from imagic_cli.backends.base import Backend, Codec, Draw, Level
 from imagic_cli.backends.source import Model
 from imagic_cli.config import How, SamplingSettings
 from imagic_cli.embedding import Embedding
-from imagic_cli.errors import NumberError
+from imagic_cli.errors import NumberError, UsageError
 from imagic_cli.events import Finished, Listener, Note, Sampled, Started
+from imagic_cli.freshness import is_done
 from imagic_cli.noise import Stream
 from imagic_cli.precision import Precision, environment, memory_errors, pick_device
-from imagic_cli.run import Record, Run, is_done
+from imagic_cli.record import Record
+from imagic_cli.run import Run
 from imagic_cli.signals import deferred
 from imagic_cli.stages.pictures import Pictures
 from imagic_cli.stamps import Stamp
@@ -73,6 +75,7 @@ def generate(
         call = _Call(run, record, model, sampling, stamp, how, precision, tell, pictures, samples)
         with memory_errors(_SAVES_MEMORY):
             reused = call.work(items, embeddings.content, weights.content if weights else None, force)
+        pictures.forget_others()
         if not reused:
             run.note_stage("generate", environment(precision.device), started)
         tell(Finished("generate", pictures.samples_file, reused))
@@ -103,6 +106,9 @@ class _Call:
         if not todo and not undrawn:
             return True
         backend = backends.load(self.model)
+        if self.sampling.steps > backend.timesteps:
+            raise UsageError(f"--steps {self.sampling.steps} is more than the model's {backend.timesteps} timesteps")
+        self.pictures.make_folder()
         codec = backend.codec(self.precision.device)
         for item in undrawn:
             self.pictures.draw(backend, codec, [item], self.samples.clean[item], self.precision.device)
@@ -177,7 +183,7 @@ def _known(pictures: Pictures, stamp: Stamp, force: bool) -> Samples:
     if is_done(path, stamp, force):
         return Samples.load(path).content
     if force:
-        pictures.forget()
+        pictures.forget_sheet()
     return Samples({}, {})
 
 

@@ -13,8 +13,10 @@ from imagic_cli.artifacts import Embeddings
 from imagic_cli.backends.source import Model
 from imagic_cli.config import How
 from imagic_cli.events import Finished, Listener, Note
+from imagic_cli.freshness import check_progress, drop_progress, is_done
 from imagic_cli.precision import Precision, environment, memory_errors, pick_device
-from imagic_cli.run import Record, Run, check_progress, is_done
+from imagic_cli.record import Record
+from imagic_cli.run import Run
 from imagic_cli.stages.objective import denoising_loss, encode_image, probe_loss
 from imagic_cli.stages.training import Training
 
@@ -48,6 +50,12 @@ def optimize(run: Run, record: Record, image: Image.Image, model: Model, how: Ho
             with memory_errors(_SAVES_MEMORY):
                 _train(run, record, image, model, how, force, precision, tell)
             run.note_stage("optimize", environment(precision.device), started)
+        else:
+            drop_progress(run.progress_file("optimize"), stamp)
+            recorded = run.read_record()
+            if recorded.model != record.model:
+                # The same model from another place: later stages look for it there.
+                run.write_record(recorded.model_copy(update={"model": record.model}))
         tell(Finished("optimize", run.embeddings_file, reused))
 
 

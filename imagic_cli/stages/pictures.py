@@ -16,7 +16,9 @@ from imagic_cli.config import SamplingSettings
 from imagic_cli.errors import ArtifactError
 from imagic_cli.events import Listener, Pictured
 from imagic_cli.image import psnr, to_images
-from imagic_cli.run import Record, Run, short_hash, slug
+from imagic_cli.names import variant_name
+from imagic_cli.record import Record
+from imagic_cli.run import Run
 from imagic_cli.sheet import contact_sheet
 from imagic_cli.stamps import Stamp
 
@@ -41,12 +43,20 @@ class Pictures:
         self.stamp = stamp
         self.tell = tell
         self.run = run
-        variant = variant_name(record.generate, sampling)
-        if variant:
-            files.inner_folder(files.inner_folder(run.path, "variants"), variant)
-        folder = run.sample_folder(variant)
-        self.samples_file = folder / "samples.safetensors"
-        self.folder = files.inner_folder(folder, "images")
+        self.variant = variant_name(record.generate, sampling)
+        self.samples_file = run.sample_folder(self.variant) / "samples.safetensors"
+        self.folder = run.sample_folder(self.variant) / "images"
+
+    def make_folder(self) -> None:
+        """Make the images' folder.
+
+        Raises:
+            InputError: something else stands there.
+            DiskError: the disk refused.
+        """
+        folder = self.run.path
+        for name in (*(("variants", self.variant) if self.variant else ()), "images"):
+            folder = files.inner_folder(folder, name)
 
     def path(self, item: Item) -> Path:
         """Where an image lies."""
@@ -55,8 +65,10 @@ class Pictures:
 
     def has(self, item: Item) -> bool:
         """Whether an image of this very work is there."""
+        eta, seed = item
         with contextlib.suppress(ArtifactError):
-            return self.path(item).is_file() and png.read_record(self.path(item))["key"] == self.stamp.key
+            record = png.verify(self.path(item))
+            return (record["key"], record["eta"], record["seed"]) == (self.stamp.key, eta, seed)
         return False
 
     def reuse(self, item: Item) -> None:
@@ -94,11 +106,26 @@ class Pictures:
         files.commit(path, save)
         return path
 
-    def forget(self) -> None:
-        """Remove the images and samples: they are of other work."""
-        for path in sorted(self.folder.iterdir()):
-            files.remove(path)
-        files.remove(self.samples_file)
+    def forget_sheet(self) -> None:
+        """Remove the contact sheet: what it shows is about to be replaced."""
+        files.remove(self.folder / "sheet.png")
+
+    def forget_others(self) -> None:
+        """Remove images of other work, once those of this one are there."""
+        others = [path for path in sorted(self.folder.glob("eta-*.json")) if self._is_of_other_work(path)]
+        for beside in others:
+            self.forget_sheet()
+            files.remove(beside.with_suffix(".png"))
+            files.remove(beside)
+
+    def _is_of_other_work(self, beside: Path) -> bool:
+        path = beside.with_suffix(".png")
+        if not path.exists():
+            return True
+        with contextlib.suppress(ArtifactError):
+            return png.read_record(path).get("key") != self.stamp.key
+        # Damage is for `imagic check` to tell.
+        return False
 
     def _save(self, item: Item, image: Image.Image, flagged: bool) -> None:
         eta, seed = item
@@ -137,18 +164,3 @@ class Pictures:
         same = float(eta) == 0 and not self.sampling.pretrained
         reconstruction = psnr(image, self.run.read_image()) if same else None
         self.tell(Pictured(self.path(item), eta, seed, reconstruction, flagged, reused))
-
-
-def variant_name(usual: SamplingSettings, sampling: SamplingSettings) -> str:
-    """A folder name for what differs from the run's usual way of sampling; empty if nothing does."""
-    parts = []
-    for name, value in sampling.model_dump().items():
-        if value == getattr(usual, name):
-            continue
-        if isinstance(value, bool):
-            parts.append(name if value else f"not-{name}")
-        elif name in {"prompt", "negative"}:
-            parts.append(f"{name}-{slug(str(value), 24)}-{short_hash(str(value))}")
-        else:
-            parts.append(f"{name}-{value}".replace("+", "p"))
-    return "_".join(parts)

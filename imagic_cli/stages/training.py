@@ -17,9 +17,10 @@ from imagic_cli.config import How, TrainSettings
 from imagic_cli.errors import ArtifactError, NumberError, UsageError
 from imagic_cli.events import Listener, Note, Probed, Saved, Started, Stepped
 from imagic_cli.fit import Objective, Step, fit
+from imagic_cli.freshness import check_progress
 from imagic_cli.noise import Stream
 from imagic_cli.precision import Precision, environment
-from imagic_cli.run import Run, check_progress
+from imagic_cli.run import Run
 from imagic_cli.signals import deferred
 from imagic_cli.stamps import Stamp
 
@@ -88,7 +89,7 @@ class Training:
         hint = f"the progress is kept: continue with imagic {stage} --run {self.run.path}"
         saved, cost = time.monotonic(), 0.0
         with deferred() as stop, self.run.log_file(stage).open("a", encoding="utf-8") as log:
-            if not self.losses:
+            if not self.losses and not self.probes:
                 self._measure(0, log.write)
             stream = Stream(self.settings.seed, "train", stage, self.level)
             updates = fit(self.optimizer, self.objective, steps, stream, len(self.losses), self.scaler)
@@ -145,6 +146,8 @@ class Training:
             for name, leaf in self.leaves.items()
             for moment, value in self.optimizer.state[leaf].items()
         }
+        if not all(value.isfinite().all() for value in moments.values()):
+            raise NumberError(f"a moment of Adam stopped being finite by step {step}", "the last good progress is kept")
         progress = Progress(
             self.leaves,
             moments,

@@ -1,0 +1,151 @@
+"""The typed files between stages, the only place that reads or writes safetensors.
+
+A safetensors file has no checksum and its metadata keys have no order, so all is in ONE header key: the stamp, and
+a digest over the stamp and every tensor's name, format, shape and bytes. Equal work gives equal bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from safetensors import SafetensorError, safe_open
+
+from imagic_cli import files
+from imagic_cli.errors import ArtifactError
+from imagic_cli.stamps import SCHEMA, Stamp, canonical
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+_HEADER = "imagic"
+_Content = TypeVar("_Content")
+_FIELDS = {"kind": str, "stage": str, "settings": dict, "inputs": dict, "extra": dict, "schema": int, "digest": str}
+
+
+def write(path: Path, stamp: Stamp, tensors: Mapping[str, Tensor]) -> str:
+    """Write one artifact atomically and return its digest.
+
+    Raises:
+        DiskError: the disk refused; an earlier artifact at `path` is whole.
+    """
+    from safetensors.torch import save_file
+
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    digest = _digest(stamp, plain)
+    header = {_HEADER: canonical(stamp.fields() | {"digest": digest})}
+
+    def save(temporary: Path) -> None:
+        try:
+            save_file(plain, temporary, metadata=header)
+        except SafetensorError as error:
+            number = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(number.group(1)) if number else 0, str(error)) from error
+
+    files.commit(path, save)
+    return digest
+
+
+def read(path: Path, kind: str) -> tuple[Stamp, dict[str, Tensor], str]:
+    """Read and verify one artifact.
+
+    Returns:
+        Its stamp, its tensors (on the CPU) and its digest.
+
+    Raises:
+        ArtifactError: it is missing, corrupt, of another kind, or of another schema version.
+    """
+    while True:
+        before = _opened(path)
+        try:
+            return _read(path, kind)
+        except ArtifactError:
+            # safetensors opens a file twice, and in between another process may have put another one here.
+            if _opened(path) == before:
+                raise
+
+
+def _read(path: Path, kind: str) -> tuple[Stamp, dict[str, Tensor], str]:
+    _check_file(path)
+    with _corruption(path):
+        with safe_open(path, framework="pt") as file:
+            stamp, digest = _header(file.metadata() or {}, path, kind)
+            tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
+        if _digest(stamp, tensors) != digest:
+            raise ValueError("digest")
+    return stamp, tensors, digest
+
+
+def peek(path: Path, kind: str) -> tuple[Stamp, str]:
+    """The stamp and recorded digest of an artifact, without reading (or verifying) its tensors.
+
+    Raises:
+        ArtifactError: as `read`.
+    """
+    _check_file(path)
+    with _corruption(path), safe_open(path, framework="np") as file:
+        return _header(file.metadata() or {}, path, kind)
+
+
+def corrupt(path: Path) -> ArtifactError:
+    """The error for a file whose content is not what was written."""
+    return ArtifactError(f"{path} is corrupt", "restore it, or make it again with --force")
+
+
+def _opened(path: Path) -> tuple[int, int] | None:
+    """Which file stands here now."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file() or path.is_symlink():
+        raise ArtifactError(f"{path} is missing")
+
+
+def _header(metadata: Mapping[str, str], path: Path, kind: str) -> tuple[Stamp, str]:
+    text = metadata.get(_HEADER, "")
+    found = json.loads(text)
+    # Another spelling of the same values was not written by us.
+    if set(metadata) != {_HEADER} or canonical(found) != text:
+        raise ValueError("header")
+    if found["schema"] != SCHEMA:
+        raise ArtifactError(
+            f"{path} has layout version {found['schema']}, this program reads {SCHEMA}", "make it again"
+        )
+    if {name: type(value) for name, value in found.items()} != _FIELDS:
+        raise ValueError("fields")
+    digest = found.pop("digest")
+    stamp = Stamp(**found)
+    if stamp.kind != kind:
+        raise ArtifactError(f"{path} holds {stamp.kind}, not {kind}")
+    return stamp, digest
+
+
+@contextlib.contextmanager
+def _corruption(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}") from error
+    except (SafetensorError, ValueError, TypeError, LookupError, AttributeError, RecursionError, OSError) as error:
+        raise corrupt(path) from error
+
+
+def _digest(stamp: Stamp, tensors: Mapping[str, Tensor]) -> str:
+    import torch
+
+    total = hashlib.sha256(canonical(stamp.fields()).encode())
+    for name, tensor in sorted(tensors.items()):
+        total.update(canonical([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()

@@ -1,0 +1,66 @@
+"""One process at a time works in a run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from imagic_cli import files
+from imagic_cli.errors import InputError, LockedError
+
+
+@contextlib.contextmanager
+def held(lock_file: Path) -> Iterator[None]:
+    """Hold the run that this is the lock of.
+
+    Raises:
+        LockedError: another process holds it.
+        InputError: something else stands there.
+    """
+    _check_lock(lock_file)
+    lock = FileLock(lock_file)
+    with files.disk_errors(lock_file):
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            holder = f"{lock_file.parent} is in use by process {_holder(lock_file)}"
+            raise LockedError(holder, "wait for it, or name another --run") from None
+        _sign(lock_file, str(os.getpid()))
+    try:
+        yield
+    finally:
+        # A process may live on after its work: it is the holder no more.
+        with contextlib.suppress(OSError):
+            _sign(lock_file, "")
+        lock.release()
+
+
+def _check_lock(lock_file: Path) -> None:
+    # It is signed in place: under a link, symbolic or hard, that would write into another file.
+    if os.path.lexists(lock_file) and not (files.is_regular(lock_file) and lock_file.stat().st_nlink == 1):
+        raise InputError(f"{lock_file} is not a file of the run's own", "remove it and try again")
+
+
+def _sign(lock_file: Path, name: str) -> None:
+    # Into the lock file itself: no second file can disagree with it. Readers meet the old or the new number.
+    handle = os.open(lock_file, os.O_WRONLY | os.O_NOFOLLOW)
+    try:
+        os.pwrite(handle, f"{name:<20}\n".encode(), 0)
+    finally:
+        os.close(handle)
+
+
+def _holder(lock_file: Path) -> str:
+    # The holder signs right after it locks: until then the number of the one before it stands there.
+    for _ in range(10):
+        with contextlib.suppress(OSError, ValueError):
+            number = int(lock_file.read_text())
+            os.kill(number, 0)
+            return str(number)
+        time.sleep(0.05)
+    return "unknown"

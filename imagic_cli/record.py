@@ -1,0 +1,107 @@
+"""run.json: what a run was told, resolved, and how it was computed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from imagic_cli import files
+from imagic_cli.config import FinetuneSettings, ModelSource, OptimizeSettings, PhotoSettings, SamplingSettings, Settings
+from imagic_cli.container import corrupt
+from imagic_cli.errors import ArtifactError
+from imagic_cli.stamps import SCHEMA, Stamp, canonical
+
+
+class ImageRecord(Settings):
+    """The photograph as stage A took it: its file's name, and size and digest of the prepared pixels."""
+
+    name: str
+    width: int
+    height: int
+    pixels: str
+
+
+class StageRecord(Settings):
+    """How a stage was computed; its bits depend on this, its key does not."""
+
+    environment: dict[str, str]
+    seconds: float
+    finished: str
+
+
+class Record(Settings):
+    """The content of `run.json`: the resolved settings, written before work starts."""
+
+    version: int = SCHEMA
+    text: str
+    image: ImageRecord
+    preset: str
+    model: ModelSource
+    family: str
+    identity: str
+    photo: PhotoSettings
+    optimize: OptimizeSettings
+    finetune: FinetuneSettings
+    generate: SamplingSettings
+    history: dict[str, StageRecord] = {}
+
+    @property
+    def model_name(self) -> str:
+        """What to call the model where the picture goes: no path of this machine."""
+        return Path(self.model.source).name if Path(self.model.source).is_absolute() else self.model.source
+
+    def optimize_stamp(self) -> Stamp:
+        """What stage A makes with these settings."""
+        inputs = {"image": self.image.pixels, "model": self.identity}
+        return Stamp("embeddings", "optimize", self.optimize.model_dump() | {"text": self.text}, inputs)
+
+    def finetune_stamp(self, embeddings: str) -> Stamp:
+        """What stage B makes of the embeddings with this digest."""
+        inputs = {"image": self.image.pixels, "model": self.identity, "embeddings": embeddings}
+        return Stamp("weights", "finetune", self.finetune.model_dump(), inputs)
+
+    def generate_stamp(self, sampling: SamplingSettings, embeddings: str, weights: str) -> Stamp:
+        """What stage C makes of the embeddings and weights with these digests; weights is 'none' for pretrained."""
+        inputs = {"model": self.identity, "embeddings": embeddings, "weights": weights}
+        size = {"width": self.image.width, "height": self.image.height}
+        return Stamp("samples", "generate", sampling.model_dump() | size, inputs)
+
+
+def read_record(path: Path) -> Record:
+    """What the run whose run.json this is recorded.
+
+    Raises:
+        ArtifactError: there is none, or it is not as it was written.
+    """
+    if not path.is_file():
+        raise ArtifactError(f"no run in {path.parent}", "start one with: imagic optimize IMAGE TEXT")
+    try:
+        written = path.read_bytes()
+        content = json.loads(written)
+        del content["digest"]
+        # To the byte: another spelling of the same values was not written by us.
+        if written != signed(content):
+            raise ValueError("digest")
+        if content["version"] != SCHEMA:
+            raise ArtifactError(f"{path} has layout version {content['version']}, not {SCHEMA}")
+        return Record.model_validate(content)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError, ValidationError) as error:
+        raise corrupt(path) from error
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Replace run.json.
+
+    Raises:
+        DiskError: the disk refused.
+    """
+    files.commit_bytes(path, signed(record.model_dump(mode="json")))
+
+
+def signed(content: dict[str, object]) -> bytes:
+    """The bytes of run.json: readable JSON, with a digest of itself."""
+    digest = hashlib.sha256(canonical(content).encode()).hexdigest()
+    return (json.dumps(content | {"digest": digest}, indent=2) + "\n").encode()

@@ -1,0 +1,243 @@
+"""Group 14: numbers that stop being finite, memory that runs out, and memory that grows."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from drive import digests
+from reliability import Outcome, ReportProgress, Subject, end, heard, said, spread
+from torch import Tensor
+
+from imagic_cli.artifacts import Progress
+from imagic_cli.backends.latent import LatentBackend, LatentCodec
+from imagic_cli.fit import Step
+
+_EVERY = 4
+_SAVING = {"optimize": "--gradient-checkpointing", "finetune": "--optimizer adam8bit", "generate": "--batch-size"}
+_MOST_GROWTH = 0.01
+
+
+def not_finite(count: int, folder: Path, report_progress: ReportProgress) -> Outcome:
+    """NaN and Inf in loss, gradient, weight or moment at step k of A and B, and in a sample of C."""
+    subject = Subject(folder)
+    cases: list[tuple[str, str, float, int]] = [
+        (stage, where, value, step)
+        for stage in ("optimize", "finetune")
+        for where in ("loss", "gradient", "weight", "moment")
+        for value in (float("nan"), float("inf"), float("-inf"))
+        for step in (1, 6, 8, 30)
+        # A moment after the last step changes nothing any more.
+        if (where, step) != ("moment", 30)
+    ]
+    cases += [("generate", "sample", value, image) for value in (float("nan"), float("inf")) for image in (1, 3)]
+    chosen = spread(cases, count)
+    outcome = Outcome(len(chosen))
+    for stage, where, value, step in chosen:
+        problem = _poisoned(subject, stage, where, value, step, folder)
+        outcome.count(problem, f"{stage}: {value} in {where} at {step}")
+        report_progress(outcome.done)
+    return outcome
+
+
+def out_of_memory(count: int, folder: Path, report_progress: ReportProgress) -> Outcome:
+    """Each kind of allocation failure in each part of each stage."""
+    subject = Subject(folder)
+    training = ("loading", "codec", "level", "step 1", "step 10", "backward", "probe")
+    places = [("optimize", part) for part in (*training, "encode")]
+    places += [("finetune", part) for part in training]
+    places += [("generate", part) for part in ("loading", "codec", "level", "render", "second render", "decode")]
+    kinds = ("torch on the CPU", "torch on CUDA", "Python")
+    chosen = spread([(*place, kind) for place in places for kind in kinds], count)
+    outcome = Outcome(len(chosen))
+    for stage, part, kind in chosen:
+        outcome.count(_short(subject, stage, part, kind, folder), f"{stage}: {kind} in {part}")
+        report_progress(outcome.done)
+    return outcome
+
+
+def soak(count: int, folder: Path, report_progress: ReportProgress, steps: int = 60) -> Outcome:
+    """The memory of a long A and a long B, between a fifth of the way and the end."""
+    subject = Subject(folder, steps=steps, images=1, flags=_SOAKED)
+    outcome = Outcome(count)
+    for stage in ("optimize", "finetune")[:count]:
+        run, sizes = subject.begin(stage, folder / "run"), folder / "sizes"
+        code = end(*subject.command(stage, run), before=_weighed(sizes))
+        found = [int(line) for line in sizes.read_text().split()]
+        early, late = found[steps // 5 - 1], found[-1]
+        growth = (late - early) / early
+        problem = f"unrecoverable: code {code}" if code else ""
+        if growth >= _MOST_GROWTH:
+            problem = problem or f"different: memory grew by {growth:.2%}"
+        outcome.count(problem, stage)
+        outcome.notes.append(f"{stage}: {growth:+.2%} from step {steps // 5} to {steps}, at {late >> 20} MiB")
+        report_progress(outcome.done)
+    return outcome
+
+
+_SOAKED = {stage: ["--probe-every", 50, "--checkpoint-every", 50] for stage in ("optimize", "finetune")}
+
+
+class _Poison(torch.autograd.Function):
+    """Passes a number on, and a value of choice back."""
+
+    @staticmethod
+    def forward(context: object, loss: Tensor, value: float | Exception) -> Tensor:
+        context.value = value
+        return loss.clone()
+
+    @staticmethod
+    def backward(context: object, gradient: Tensor) -> tuple[Tensor, None]:
+        if isinstance(context.value, Exception):
+            raise context.value
+        return gradient * context.value, None
+
+
+def _poisoned(subject: Subject, stage: str, where: str, value: float, step: int, folder: Path) -> str:
+    run, err = subject.begin(stage, folder / "run"), folder / "stderr"
+    extra = [] if stage == "generate" else ["--checkpoint-every", _EVERY]
+    code = end(*subject.command(stage, run, *extra), before=heard(err, _poison(stage, where, value, step)))
+    told = said(err)
+    if code != 7:
+        return f"different: code {code}: {told}"
+    named = {"generate": f"eta 0.{4 + step}00"}.get(stage, f"step {step}")
+    if where == "moment":
+        # It spoils a weight one step later, unless a checkpoint comes before.
+        named = f"step ({step}|{step + 1})"
+    if not re.search(rf"\b{named}\b", told):
+        return f"different: {named} is not named: {told}"
+    kept = run / ".progress" / f"{stage}.safetensors"
+    # What was checked and refused leaves the state before it; what was changed behind the loop's back, the last save.
+    good = step - 1 if where in {"loss", "gradient"} else (step - 1) // _EVERY * _EVERY
+    if stage != "generate" and good:
+        loaded = Progress.load(kept)
+        leaves = loaded.content.leaves.values()
+        if loaded.stamp.extra["step"] != good or not all(leaf.isfinite().all() for leaf in leaves):
+            return f"different: step {loaded.stamp.extra['step']} is kept, not {good}"
+    return subject.finish(stage, run)
+
+
+def _poison(stage: str, where: str, value: float, step: int) -> Callable[[], None]:
+    def before() -> None:
+        from imagic_cli.stages import finetune, optimize, training
+
+        if stage == "generate":
+            render, images = LatentBackend.render, [0]
+
+            def rendered(*arguments: object) -> Tensor:
+                images[0] += 1
+                made = render(*arguments)
+                return made * value if images[0] == step else made
+
+            LatentBackend.render = rendered
+            return
+        if where in {"loss", "gradient"}:
+            _at_call(optimize if stage == "optimize" else finetune, step, lambda loss: _spoil(loss, where, value))
+            return
+        real = training.fit
+
+        def fit(optimizer: torch.optim.Optimizer, *arguments: object) -> Iterator[Step]:
+            for each in real(optimizer, *arguments):
+                if each.index == step:
+                    leaf = optimizer.param_groups[0]["params"][0]
+                    spoiled = leaf if where == "weight" else optimizer.state[leaf]["exp_avg"]
+                    with torch.no_grad():
+                        spoiled.view(-1)[0] = value
+                yield each
+
+        training.fit = fit
+
+    return before
+
+
+def _spoil(loss: Tensor, where: str, value: float) -> Tensor:
+    return loss * value if where == "loss" else _Poison.apply(loss, value)
+
+
+def _at_call(module: object, step: int, change: Callable[[Tensor], Tensor]) -> None:
+    real, calls = module.denoising_loss, [0]
+
+    def loss(*arguments: object) -> Tensor:
+        calls[0] += 1
+        found = real(*arguments)
+        return change(found) if calls[0] == step else found
+
+    module.denoising_loss = loss
+
+
+def _short(subject: Subject, stage: str, part: str, kind: str, folder: Path) -> str:
+    run, err = subject.begin(stage, folder / "run"), folder / "stderr"
+    extra = [] if stage == "generate" else ["--checkpoint-every", _EVERY]
+    code = end(*subject.command(stage, run, *extra), before=heard(err, lambda: _run_short(stage, part, kind)))
+    told = said(err)
+    if code != 8 or _SAVING[stage] not in told or "out of memory" not in told:
+        return f"different: code {code}: {told}"
+    if part in {"step 10", "backward"} and not any("progress" in name for name in digests(run)):
+        return "different: no progress is kept"
+    return subject.finish(stage, run)
+
+
+def _run_short(stage: str, part: str, kind: str) -> None:
+    from imagic_cli.stages import finetune, optimize
+
+    module = optimize if stage == "optimize" else finetune
+    if part == "backward":
+        _at_call(module, 10, lambda loss: _Poison.apply(loss, _failure(kind)))
+        return
+    place, name, call = {
+        "loading": (AutoencoderKL, "from_pretrained", 1),
+        "codec": (LatentBackend, "codec", 1),
+        "encode": (LatentBackend, "encode", 1),
+        "level": (LatentBackend, "level", 1),
+        "step 1": (module, "denoising_loss", 1),
+        "step 10": (module, "denoising_loss", 10),
+        "probe": (module, "probe_loss", 2),
+        "render": (LatentBackend, "render", 1),
+        "second render": (LatentBackend, "render", 2),
+        "decode": (LatentCodec, "decode", 2),
+    }[part]
+    real, calls = getattr(place, name), [0]
+
+    def fail(*arguments: object, **options: object) -> object:
+        calls[0] += 1
+        if calls[0] == call:
+            raise _failure(kind)
+        return real(*arguments, **options)
+
+    setattr(place, name, fail)
+
+
+def _weighed(sizes: Path) -> Callable[[], None]:
+    """For a fork's `before`: the resident bytes after each step go to `sizes`."""
+
+    def before() -> None:
+        from imagic_cli.stages import training
+
+        real, page = training.fit, os.sysconf("SC_PAGE_SIZE")
+
+        def fit(*arguments: object) -> Iterator[Step]:
+            with sizes.open("w") as file:
+                for step in real(*arguments):
+                    yield step
+                    resident = int(Path("/proc/self/statm").read_text().split()[1])
+                    file.write(f"{resident * page}\n")
+
+        training.fit = fit
+
+    return before
+
+
+def _failure(kind: str) -> Exception:
+    if kind == "Python":
+        return MemoryError()
+    if kind == "torch on CUDA":
+        return torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    try:
+        torch.empty(1 << 50, dtype=torch.uint8)
+    except RuntimeError as error:
+        return error
+    raise AssertionError("this machine has a petabyte of memory")

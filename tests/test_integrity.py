@@ -1,0 +1,94 @@
+"""Groups 7 and 8, a sample: damage is seen, told with code 4, and repaired where nothing is lost by it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import specimen
+from drive import digests, done, imagic
+from reliability_integrity import bit_flips, damaged, headers
+
+from imagic_cli.container import peek, read
+from imagic_cli.errors import ArtifactError
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.getbasetemp()
+
+
+def untold(_count: int) -> None:
+    pass
+
+
+def test_bit_flips_are_seen(shared: Path) -> None:
+    outcome = bit_flips(72, shared, untold)
+    assert outcome.passed, outcome.failures
+
+
+def test_every_other_damage_is_seen(shared: Path) -> None:
+    outcome = damaged(12, shared, untold)
+    assert outcome.done == 12
+    assert outcome.passed, outcome.failures
+
+
+def test_no_header_does_harm(shared: Path) -> None:
+    outcome = headers(300, shared, untold)
+    assert outcome.passed, outcome.failures
+
+
+@pytest.mark.parametrize("kind", sorted(specimen.readers(Path())))
+def test_check_and_the_next_stage_refuse_a_flipped_bit(kind: str, shared: Path, tmp_path: Path) -> None:
+    run = specimen.copy(specimen.make(shared), tmp_path / "run")
+    prepare, command = specimen.readers(run)[kind]
+    prepare()
+    path = specimen.place(run, kind)
+    content = bytearray(path.read_bytes())
+    # In the pixels, the last tensor, or a hash.
+    content[-20] ^= 4
+    path.write_bytes(content)
+    before = digests(run)
+    for arguments in (["check", run], command):
+        result = imagic(*arguments)
+        assert (result.code, path.name in result.err) == (4, True), result.err
+        assert len(result.err.splitlines()) <= 3
+    assert digests(run) == before
+
+
+@pytest.mark.parametrize("kind", ["picture", "record"])
+@pytest.mark.parametrize("position", [30, -8])
+def test_a_damaged_image_is_drawn_again_from_its_sample(kind: str, position: int, shared: Path, tmp_path: Path) -> None:
+    whole = specimen.make(shared)
+    run = specimen.copy(whole, tmp_path / "run")
+    path = specimen.place(run, kind)
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+    result = imagic("check", run)
+    assert (result.code, path.name in result.err) == (4, True), result.err
+    done("generate", "--run", run)
+    assert digests(run) == digests(whole)
+
+
+def test_a_whole_run_is_said_to_be_whole(shared: Path) -> None:
+    assert "every file is as it was written" in done("check", specimen.make(shared)).err
+
+
+def test_force_replaces_a_corrupt_artifact_by_the_same_bytes(shared: Path, tmp_path: Path) -> None:
+    whole = specimen.make(shared)
+    run = specimen.copy(whole, tmp_path / "run")
+    (run / "embeddings.safetensors").write_bytes(b"\0" * 100)
+    (run / ".progress" / "optimize.safetensors").unlink()
+    assert imagic("optimize", "--run", run).code == 4
+    done("optimize", "--run", run, "--force")
+    assert (run / "embeddings.safetensors").read_bytes() == (whole / "embeddings.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("size", [0, 4, 8, 100])
+def test_a_stub_is_no_artifact(size: int, tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(b"\x40" + bytes(size)[1:] if size else b"")
+    for look in (peek, read):
+        with pytest.raises(ArtifactError, match="corrupt"):
+            look(path, "weights")

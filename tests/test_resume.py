@@ -1,0 +1,55 @@
+"""Samples of groups 1 to 4; `make torture` runs them in full."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import reliability_resume as resume
+import reliability_signals as signals
+from drive import fork, wait
+from reliability import Routine, Subject
+
+from imagic_cli.backends.latent import LatentBackend
+
+SAMPLES = [
+    (resume.kills_at_steps, 5),
+    (resume.kills_at_random, 3),
+    (resume.seeds, 1),
+    (resume.elsewhere, 3),
+    (signals.intervals, 1),
+    (signals.at_random, 3),
+    (signals.second, 2),
+]
+
+
+@pytest.mark.parametrize(("routine", "count"), SAMPLES, ids=lambda each: getattr(each, "__name__", ""))
+def test_a_disturbed_run_ends_in_the_same_bytes(disturbed: Path, routine: Routine, count: int) -> None:
+    outcome = routine(count, disturbed, lambda done: None)
+    assert outcome.passed, outcome
+
+
+@pytest.mark.parametrize("instead", [OSError("cannot be loaded"), None], ids=["another error", "none"])
+def test_a_signal_whose_exception_a_library_swallows_still_ends_the_command(
+    disturbed: Path, instead: Exception | None
+) -> None:
+    def before() -> None:
+        real = LatentBackend.codec
+
+        def codec(*arguments: object) -> object:
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return real(*arguments)
+            except BaseException:
+                if instead:
+                    raise instead from None
+                return real(*arguments)
+
+        LatentBackend.codec = codec
+
+    subject = Subject(disturbed)
+    run = subject.begin("optimize", disturbed / "run")
+    assert wait(fork(*subject.command("optimize", run), before=before)) == 143
+    assert not subject.finish("optimize", run)
