@@ -123,7 +123,7 @@ def _poisoned(subject: Subject, stage: str, where: str, value: float, step: int,
 
 def _poison(stage: str, where: str, value: float, step: int) -> Callable[[], None]:
     def before() -> None:
-        from imagic_cli.stages import finetune, optimize, training
+        from imagic_cli.stages import training
 
         if stage == "generate":
             render, images = LatentBackend.render, [0]
@@ -136,7 +136,7 @@ def _poison(stage: str, where: str, value: float, step: int) -> Callable[[], Non
             LatentBackend.render = rendered
             return
         if where in {"loss", "gradient"}:
-            _at_call(optimize if stage == "optimize" else finetune, step, lambda loss: _spoil(loss, where, value))
+            _at_call(step, lambda loss: _spoil(loss, where, value))
             return
         real = training.fit
 
@@ -158,21 +158,23 @@ def _spoil(loss: Tensor, where: str, value: float) -> Tensor:
     return loss * value if where == "loss" else _Poison.apply(loss, value)
 
 
-def _at_call(module: object, step: int, change: Callable[[Tensor], Tensor]) -> None:
-    real, calls = module.denoising_loss, [0]
+def _at_call(step: int, change: Callable[[Tensor], Tensor]) -> None:
+    from imagic_cli.stages import training
+
+    real, calls = training.denoising_loss, [0]
 
     def loss(*arguments: object) -> Tensor:
         calls[0] += 1
         found = real(*arguments)
         return change(found) if calls[0] == step else found
 
-    module.denoising_loss = loss
+    training.denoising_loss = loss
 
 
 def _short(subject: Subject, stage: str, part: str, kind: str, folder: Path) -> str:
     run, err = subject.begin(stage, folder / "run"), folder / "stderr"
     extra = [] if stage == "generate" else ["--checkpoint-every", _EVERY]
-    code = end(*subject.command(stage, run, *extra), before=heard(err, lambda: _run_short(stage, part, kind)))
+    code = end(*subject.command(stage, run, *extra), before=heard(err, lambda: _run_short(part, kind)))
     told = said(err)
     if code != 8 or _SAVING[stage] not in told or "out of memory" not in told:
         return f"different: code {code}: {told}"
@@ -181,21 +183,20 @@ def _short(subject: Subject, stage: str, part: str, kind: str, folder: Path) -> 
     return subject.finish(stage, run)
 
 
-def _run_short(stage: str, part: str, kind: str) -> None:
-    from imagic_cli.stages import finetune, optimize
+def _run_short(part: str, kind: str) -> None:
+    from imagic_cli.stages import training
 
-    module = optimize if stage == "optimize" else finetune
     if part == "backward":
-        _at_call(module, 10, lambda loss: _Poison.apply(loss, _failure(kind)))
+        _at_call(10, lambda loss: _Poison.apply(loss, _failure(kind)))
         return
     place, name, call = {
         "loading": (AutoencoderKL, "from_pretrained", 1),
         "codec": (LatentBackend, "codec", 1),
         "encode": (LatentBackend, "encode", 1),
         "level": (LatentBackend, "level", 1),
-        "step 1": (module, "denoising_loss", 1),
-        "step 10": (module, "denoising_loss", 10),
-        "probe": (module, "probe_loss", 2),
+        "step 1": (training, "denoising_loss", 1),
+        "step 10": (training, "denoising_loss", 10),
+        "probe": (training, "probe_loss", 2),
         "render": (LatentBackend, "render", 1),
         "second render": (LatentBackend, "render", 2),
         "decode": (LatentCodec, "decode", 2),

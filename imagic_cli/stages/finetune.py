@@ -17,7 +17,7 @@ from imagic_cli.freshness import check_progress, drop_progress, is_done
 from imagic_cli.precision import DTYPES, Precision, environment, memory_errors, pick_device
 from imagic_cli.record import Record
 from imagic_cli.run import Run
-from imagic_cli.stages.objective import denoising_loss, encode_image, probe_loss
+from imagic_cli.stages.objective import encode_image
 from imagic_cli.stages.training import Training
 
 _SAVES_MEMORY = "--optimizer adam8bit, --gradient-checkpointing, or a smaller --size at imagic optimize"
@@ -71,23 +71,18 @@ def _train(
     backend = backends.load(model)
     clean = encode_image(backend, image, precision.device)
     level = backend.level(precision, trainable=True)
-    if how.gradient_checkpointing:
-        level.module.enable_gradient_checkpointing()
     e = getattr(embeddings.content, level.conditioning).to(precision.device)
     leaves = dict(level.module.named_parameters())
     numbers = sum(leaf.numel() for leaf in leaves.values())
     files.ensure_space(run.path, _CHECKPOINT_BYTES * numbers - files.size(run.progress_file("finetune")))
 
-    def objective(generator: torch.Generator) -> torch.Tensor:
-        return denoising_loss(level, clean, e, record.finetune.batch, generator, precision)
-
     training = Training(
         run=run,
         stamp=record.finetune_stamp(embeddings.digest),
-        level=level.name,
+        level=level,
+        clean=clean,
+        embedding=e,
         leaves=leaves,
-        objective=objective,
-        probe=lambda: probe_loss(level, clean, e, precision),
         settings=record.finetune,
         how=how,
         precision=precision,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import torch
 from PIL import Image
 
 from imagic_cli import backends, files
@@ -17,7 +16,7 @@ from imagic_cli.freshness import check_progress, drop_progress, is_done
 from imagic_cli.precision import Precision, environment, memory_errors, pick_device
 from imagic_cli.record import Record
 from imagic_cli.run import Run
-from imagic_cli.stages.objective import denoising_loss, encode_image, probe_loss
+from imagic_cli.stages.objective import encode_image
 from imagic_cli.stages.training import Training
 
 _SAVES_MEMORY = "--gradient-checkpointing, a smaller --size, or --dtype fp16 on a GPU"
@@ -83,20 +82,15 @@ def _train(
     if target.cut:
         tell(Note(f"warning: the text is longer than the model's window; cut off: '{target.cut}'"))
     level = backend.level(precision, trainable=False)
-    if how.gradient_checkpointing:
-        level.module.enable_gradient_checkpointing()
     e = target.embedding.to(precision.device).leaves()
-
-    def objective(generator: torch.Generator) -> torch.Tensor:
-        return denoising_loss(level, clean, e, record.optimize.batch, generator, precision)
 
     training = Training(
         run=run,
         stamp=record.optimize_stamp(),
-        level=level.name,
+        level=level,
+        clean=clean,
+        embedding=e,
         leaves=e.tensors(),
-        objective=objective,
-        probe=lambda: probe_loss(level, clean, e, precision),
         settings=record.optimize,
         how=how,
         precision=precision,

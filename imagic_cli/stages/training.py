@@ -13,15 +13,18 @@ from torch import Tensor
 
 from imagic_cli import files
 from imagic_cli.artifacts import Loaded, Progress
+from imagic_cli.backends.base import Level
 from imagic_cli.config import How, TrainSettings
+from imagic_cli.embedding import Embedding
 from imagic_cli.errors import ArtifactError, NumberError, UsageError
 from imagic_cli.events import Listener, Note, Probed, Saved, Started, Stepped
-from imagic_cli.fit import Objective, Step, fit
+from imagic_cli.fit import Step, fit
 from imagic_cli.freshness import check_progress
 from imagic_cli.noise import Stream
 from imagic_cli.precision import Precision, environment
 from imagic_cli.run import Run
 from imagic_cli.signals import deferred
+from imagic_cli.stages.objective import denoising_loss, probe_loss
 from imagic_cli.stamps import Stamp
 
 if TYPE_CHECKING:
@@ -39,10 +42,10 @@ class Training:
     Attributes:
         run: where it is kept.
         stamp: the work; its key decides whether progress found there is this one's.
-        level: the cascade level's name.
-        leaves: what is trained, by name, fp32.
-        objective: one step's loss.
-        probe: the loss over fixed noise.
+        level: the denoiser.
+        clean: x, (1, C, h, w).
+        embedding: e, of one text.
+        leaves: what of level and embedding is trained, by name, fp32.
         settings: the recipe.
         how: the rest.
         precision: device and number format.
@@ -52,10 +55,10 @@ class Training:
 
     run: Run
     stamp: Stamp
-    level: str
+    level: Level
+    clean: Tensor
+    embedding: Embedding
     leaves: Mapping[str, Tensor]
-    objective: Objective
-    probe: Callable[[], float]
     settings: TrainSettings
     how: How
     precision: Precision
@@ -63,6 +66,8 @@ class Training:
     force: bool
 
     def __post_init__(self) -> None:
+        if self.how.gradient_checkpointing:
+            self.level.module.enable_gradient_checkpointing()
         self.optimizer = _optimizer(self.settings, list(self.leaves.values()), self.precision.device)
         self.scaler = self.precision.scaler()
         self.losses: list[float] = []
@@ -91,8 +96,8 @@ class Training:
         with deferred() as stop, self.run.log_file(stage).open("a", encoding="utf-8") as log:
             if not self.losses and not self.probes:
                 self._measure(0, log.write)
-            stream = Stream(self.settings.seed, "train", stage, self.level)
-            updates = fit(self.optimizer, self.objective, steps, stream, len(self.losses), self.scaler)
+            stream = Stream(self.settings.seed, "train", stage, self.level.name)
+            updates = fit(self.optimizer, self._objective, steps, stream, len(self.losses), self.scaler)
             for step in self._keep_good(updates):
                 self.losses.append(step.loss)
                 log.write(_line(step=step.index, loss=step.loss))
@@ -113,6 +118,10 @@ class Training:
         """Forget the progress, once the artifact is on the disk."""
         files.remove(self.path)
 
+    def _objective(self, generator: torch.Generator) -> Tensor:
+        batch = self.settings.batch
+        return denoising_loss(self.level, self.clean, self.embedding, batch, generator, self.precision)
+
     def _keep_good(self, updates: Iterator[Step]) -> Iterator[Step]:
         try:
             yield from updates
@@ -130,7 +139,7 @@ class Training:
     def _measure(self, step: int, write: Callable[[str], object]) -> None:
         every = self.how.probe_every
         if every and (step % every == 0 or step == self.settings.steps):
-            loss = self.probe()
+            loss = probe_loss(self.level, self.clean, self.embedding, self.precision)
             self.probes.append((step, loss))
             write(_line(step=step, probe=loss))
             self.tell(Probed(self.stamp.stage, step, loss))
