@@ -1,0 +1,82 @@
+"""What the autoencoder learns: to give a scene back, whole or a crop of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from PIL import Image
+from torch import nn
+
+from imagic_cli.sketchbook.corpus import Pictures, tensor
+from imagic_cli.sketchbook.grid import grid
+
+CROP = 64
+KL_WEIGHT = 3e-4
+# Crops show more scenes for the same work; this share of the steps sees whole pictures, because group norms average
+# over what they see.
+WHOLE_SHARE = 0.25
+
+
+@dataclass
+class VaeLesson:
+    """Trains on `pictures`, measured on `heldout`: uint8 (N, H, W, 3) both; `batch` crops a step."""
+
+    network: AutoencoderKL
+    pictures: Pictures
+    heldout: Pictures
+    batch: int = 8
+    name: str = "vae"
+
+    def loss(self, rng: torch.Generator) -> torch.Tensor:
+        """L1 of pixels, of their differences and of their local means, with a light pull towards a unit normal."""
+        clean = self._crops(rng)
+        posterior = self.network.encode(clean).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=rng).to(clean.device)
+        recovered = self.network.decode(posterior.mean + posterior.std * noise).sample
+        pixels = F.l1_loss(recovered, clean)
+        edges = sum(F.l1_loss(recovered.diff(dim=d), clean.diff(dim=d)) for d in (2, 3))
+        # Colour is a small share of the pixel loss and would come last without a term of its own.
+        colours = F.l1_loss(F.avg_pool2d(recovered, 8), F.avg_pool2d(clean, 8))
+        normal = (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean() / 2
+        loss: torch.Tensor = pixels + edges + colours + KL_WEIGHT * normal
+        return loss
+
+    def _crops(self, rng: torch.Generator) -> torch.Tensor:
+        side = self.pictures.shape[1]
+        whole = float(torch.rand((), generator=rng)) < WHOLE_SHARE
+        crop, count = (side, max(1, self.batch // 4)) if whole else (min(CROP, side), self.batch)
+        chosen = torch.randint(len(self.pictures), (count,), generator=rng).tolist()
+        # Crops start on the autoencoder's own stride, where the strokes of the styles repeat.
+        corners = (torch.randint((side - crop) // 8 + 1, (count, 2), generator=rng) * 8).tolist()
+        pixels = [self.pictures[i, y : y + crop, x : x + crop] for i, (y, x) in zip(chosen, corners, strict=True)]
+        return tensor(pixels, self.network.device)
+
+    def measure(self, network: nn.Module) -> dict[str, float]:
+        """PSNR in dB of reconstructions from the mean latent, and how widely the latent channels spread."""
+        assert isinstance(network, AutoencoderKL)
+        ratios, latents = [], []
+        for start in range(0, len(self.heldout), 16):
+            clean = tensor(list(self.heldout[start : start + 16]), network.device)
+            latent = network.encode(clean).latent_dist.mean
+            error = (network.decode(latent).sample.clamp(-1, 1) - clean).square().mean(dim=(1, 2, 3))
+            ratios.append(10 * torch.log10(4 / error))
+            latents.append(latent)
+        every = torch.cat(latents)
+        spread = every.std(dim=(0, 2, 3))
+        return {
+            "psnr_db": float(torch.cat(ratios).mean()),
+            "psnr_worst_db": float(torch.cat(ratios).min()),
+            "latent_std": float(every.std()),
+            "latent_std_least": float(spread.min()),
+            "latent_std_most": float(spread.max()),
+        }
+
+    def picture(self, network: nn.Module) -> Image.Image:
+        """Held-out scenes above what the autoencoder gives back."""
+        assert isinstance(network, AutoencoderKL)
+        clean = tensor(list(self.heldout[:16]), network.device)
+        recovered = network.decode(network.encode(clean).latent_dist.mean).sample
+        return grid([*clean[:8], *recovered[:8], *clean[8:], *recovered[8:]], 8)

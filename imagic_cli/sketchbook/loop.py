@@ -1,0 +1,206 @@
+"""The training loop of the bundled model: resumable, seeded by step, stopped by the clock or by its last step."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+log = logging.getLogger("sketchbook")
+
+
+class Lesson(Protocol):
+    """What one network has to learn: the loop knows nothing else of it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def network(self) -> nn.Module: ...
+
+    def loss(self, rng: torch.Generator) -> torch.Tensor:
+        """The loss of one step's batch; every random choice comes from `rng`."""
+
+    def measure(self, network: nn.Module) -> dict[str, float]:
+        """Held-out figures of `network`, by name."""
+
+    def picture(self, network: nn.Module) -> Image.Image:
+        """A grid that shows a person how good `network` is."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long and how fast to train.
+
+    The rate warms up over `warmup` steps, stays at `rate`, and falls to zero over the last `tail` of `steps`.
+    """
+
+    steps: int
+    rate: float
+    minutes: float = math.inf
+    warmup: int = 200
+    tail: int = 0
+    ema: float = 0.999
+    checkpoint_minutes: float = 10.0
+    seed: int = 0
+
+    def rate_at(self, step: int) -> float:
+        left = self.steps - step
+        fall = 0.5 - 0.5 * math.cos(math.pi * left / self.tail) if left < self.tail else 1.0
+        return self.rate * min(1.0, (step + 1) / self.warmup) * fall
+
+
+def generator(*purpose: object) -> torch.Generator:
+    """A CPU generator seeded by a hash of `purpose`: a resumed run needs no state to draw the same numbers."""
+    digest = hashlib.sha256(repr(purpose).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+@dataclass
+class Memory:
+    """All that a run must keep to go on: what `save` writes and `load` restores, bit for bit."""
+
+    network: nn.Module
+    optimizer: torch.optim.AdamW
+    ema: dict[str, torch.Tensor]
+    step: int = 0
+    seconds: float = 0.0
+
+    @classmethod
+    def fresh(cls, network: nn.Module, pace: Pace) -> Memory:
+        trained = [p for p in network.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=pace.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+        return cls(network, optimizer, {name: p.detach().clone() for name, p in network.named_parameters()})
+
+    def _moments(self) -> dict[str, dict[str, torch.Tensor]]:
+        return {name: self.optimizer.state[p] for name, p in self.network.named_parameters() if p.requires_grad}
+
+    def save(self, path: Path) -> None:
+        """Writes the checkpoint beside `path` and moves it there in one step; no reader sees half a file."""
+        tensors: dict[str, torch.Tensor] = {f"network.{name}": p for name, p in self.network.named_parameters()}
+        tensors |= {f"ema.{name}": value for name, value in self.ema.items()}
+        for name, state in self._moments().items():
+            tensors |= {f"{moment}.{name}": state[moment] for moment in ("exp_avg", "exp_avg_sq")}
+        tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        partial = path.with_suffix(".partial")
+        save_file(tensors, partial, metadata={"progress": json.dumps({"step": self.step, "seconds": self.seconds})})
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+    def load(self, path: Path) -> None:
+        """Takes the checkpoint at `path` up. Raises ValueError when it belongs to another network."""
+        with safe_open(path, "pt") as file:
+            progress = json.loads(file.metadata()["progress"])
+            parameters = dict(self.network.named_parameters())
+            if set(file.keys()) != {f"{kind}.{name}" for name in parameters for kind in self._kinds(name, parameters)}:
+                raise ValueError(f"{path} is a checkpoint of another network")
+            self.step, self.seconds = progress["step"], progress["seconds"]
+            for name, parameter in parameters.items():
+                parameter.data.copy_(file.get_tensor(f"network.{name}"))
+                self.ema[name].copy_(file.get_tensor(f"ema.{name}"))
+                if parameter.requires_grad:
+                    moments = {m: torch.empty_like(parameter) for m in ("exp_avg", "exp_avg_sq")}
+                    for moment, value in moments.items():
+                        value.copy_(file.get_tensor(f"{moment}.{name}"))
+                    count = torch.tensor(float(self.step), device=parameter.device)
+                    self.optimizer.state[parameter] = {"step": count, **moments}
+
+    @staticmethod
+    def _kinds(name: str, parameters: dict[str, nn.Parameter]) -> tuple[str, ...]:
+        moments = ("exp_avg", "exp_avg_sq") if parameters[name].requires_grad else ()
+        return ("network", "ema", *moments)
+
+
+def load_average(network: nn.Module, path: Path) -> dict[str, float]:
+    """Puts a checkpoint's averaged weights into `network`; returns {"step", "seconds"}. Raises FileNotFoundError."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: train that network first")
+    with safe_open(path, "pt") as file:
+        for name, parameter in network.named_parameters():
+            parameter.data.copy_(file.get_tensor(f"ema.{name}"))
+        progress: dict[str, float] = json.loads(file.metadata()["progress"])
+    return progress
+
+
+def train(lesson: Lesson, folder: Path, pace: Pace) -> Memory:
+    """Trains `lesson` until its last step or its minutes are over, and leaves in `folder` its checkpoint and grids.
+
+    A checkpoint already there is taken up. Equal seed, steps and threads give equal weights, resumed or not.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{lesson.name}.safetensors"
+    memory = Memory.fresh(lesson.network, pace)
+    if path.exists():
+        memory.load(path)
+    log.info("%s: from step %d of %d", lesson.name, memory.step, pace.steps)
+    began = saved = shown = time.monotonic()
+    before, total, count = memory.seconds, 0.0, 0
+    while memory.step < pace.steps and time.monotonic() - began < pace.minutes * 60:
+        total += advance(lesson, memory, pace)
+        count += 1
+        now = time.monotonic()
+        memory.seconds = before + now - began
+        if now - shown > 30:
+            log.info(
+                "%s: step %d loss %.5f, %.2f steps/s", lesson.name, memory.step, total / count, count / (now - shown)
+            )
+            shown, total, count = now, 0.0, 0
+        if now - saved > pace.checkpoint_minutes * 60:
+            memory.save(path)
+            _show(lesson, memory, folder)
+            saved = shown = time.monotonic()
+            total, count = 0.0, 0
+    memory.save(path)
+    _show(lesson, memory, folder)
+    return memory
+
+
+def advance(lesson: Lesson, memory: Memory, pace: Pace) -> float:
+    """One step of the optimizer and of the average; returns the loss before it."""
+    rng = generator(pace.seed, lesson.name, memory.step)
+    for group in memory.optimizer.param_groups:
+        group["lr"] = pace.rate_at(memory.step)
+    loss = lesson.loss(rng)
+    memory.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(memory.network.parameters(), 1.0)
+    memory.optimizer.step()
+    memory.step += 1
+    # The average forgets faster at first, so that it does not keep the untrained weights.
+    decay = min(pace.ema, (1 + memory.step) / (10 + memory.step))
+    with torch.no_grad():
+        named = dict(memory.network.named_parameters())
+        torch._foreach_lerp_(list(memory.ema.values()), [named[name] for name in memory.ema], 1 - decay)
+    return float(loss.detach())
+
+
+def _show(lesson: Lesson, memory: Memory, folder: Path) -> None:
+    """Logs the figures and saves the grid of the averaged weights, which are what is exported."""
+    kept = {name: p.detach().clone() for name, p in memory.network.named_parameters()}
+    with torch.no_grad():
+        for name, parameter in memory.network.named_parameters():
+            parameter.copy_(memory.ema[name])
+        memory.network.eval()
+        figures = lesson.measure(memory.network)
+        lesson.picture(memory.network).save(folder / f"{lesson.name}.png")
+        memory.network.train()
+        for name, parameter in memory.network.named_parameters():
+            parameter.copy_(kept[name])
+    said = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+    log.info("%s: step %d, %.2f h: %s", lesson.name, memory.step, memory.seconds / 3600, said)
+    record = {"step": memory.step, "hours": memory.seconds / 3600, **figures}
+    with (folder / f"{lesson.name}.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")

@@ -1,0 +1,155 @@
+"""Trains the bundled model: `python -m imagic_cli.sketchbook.train vae|clip|unet|export --out DIR`, in that order.
+
+Each command takes up its own checkpoint in DIR, so the same command given again trains on; `export` (also done at the
+end of `unet`) writes DIR/model, a Stable Diffusion folder with its model card. After more of `vae` or `clip`, give
+`unet` some more steps too: it has to follow the latents and the words it reads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from imagic_cli.sketchbook import networks
+from imagic_cli.sketchbook.corpus import Corpus
+from imagic_cli.sketchbook.export import export, trained_clip, trained_vae
+from imagic_cli.sketchbook.lesson_clip import ClipLesson
+from imagic_cli.sketchbook.lesson_unet import UnetLesson, encoded
+from imagic_cli.sketchbook.lesson_vae import VaeLesson
+from imagic_cli.sketchbook.loop import Pace, log, train
+from imagic_cli.sketchbook.networks import Sizes
+from imagic_cli.sketchbook.scenes import Split
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How far one network is trained unless told otherwise; the rate falls over the last `tail` share of the steps."""
+
+    steps: int
+    rate: float
+    batch: int
+    tail: float = 0.2
+
+
+PLANS = {"vae": Plan(60_000, 1e-3, 8), "clip": Plan(8_000, 1e-3, 96), "unet": Plan(160_000, 5e-4, 16)}
+
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def _placed(network: Network, device: str) -> Network:
+    # torch's stubs do not know this overload.
+    nn.Module.to(network, device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
+
+
+def learn_vae(out: Path, sizes: Sizes, pace: Pace, corpus: Corpus, batch: int, device: str) -> None:
+    """Trains the autoencoder; leaves vae.safetensors, vae.jsonl and vae.png in `out`."""
+    network = _placed(networks.vae(sizes), device)
+    train(VaeLesson(network, corpus.pictures("train"), corpus.pictures("heldout")[:128], batch), out, pace)
+
+
+def learn_clip(out: Path, sizes: Sizes, pace: Pace, corpus: Corpus, batch: int, device: str) -> None:
+    """Trains CLIP; leaves clip.safetensors, clip.jsonl and clip.png in `out`."""
+    tokenizer = networks.tokenizer(out / "tokenizer", sizes)
+    network = _placed(networks.clip(sizes, tokenizer.get_vocab()), device)
+    seen, heldout = corpus.pictures("train"), corpus.pictures("heldout")
+    train(ClipLesson(network, tokenizer, seen, heldout, batch), out, pace)
+
+
+def learn_unet(out: Path, sizes: Sizes, pace: Pace, corpus: Corpus, batch: int, device: str) -> None:
+    """Trains the UNet on what the trained autoencoder and text tower make of the scenes, then exports the model."""
+    tokenizer, clip = trained_clip(out, sizes)
+    vae, step = trained_vae(out, sizes)
+    _placed(vae, device)
+    splits: tuple[Split, ...] = ("train", "heldout")
+    latents = {
+        split: encoded(
+            corpus.folder / f"latents-{split}-{corpus.count(split)}-{step}.safetensors", vae, corpus.pictures(split)
+        )
+        for split in splits
+    }
+    lesson = UnetLesson(
+        network=_placed(networks.unet(sizes), device),
+        text_encoder=_placed(clip.text_model, device),
+        tokenizer=tokenizer,
+        vae=vae,
+        noise=networks.scheduler(),
+        latents=latents["train"],
+        heldout=latents["heldout"],
+        scale=vae.config["scaling_factor"],
+        batch=batch,
+    )
+    train(lesson, out, pace)
+    export(out, sizes)
+
+
+LEARN = {"vae": learn_vae, "clip": learn_clip, "unet": learn_unet}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line. Raises FileNotFoundError when an earlier network is missing."""
+    parser = argparse.ArgumentParser(prog="python -m imagic_cli.sketchbook.train", description=__doc__)
+    parser.add_argument("network", choices=[*LEARN, "export"])
+    parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints, logs, grids and the model")
+    parser.add_argument("--steps", type=int, help="the last step; the rate falls towards it (default: the plan's)")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop this session after so many minutes")
+    parser.add_argument("--rate", type=float, help="learning rate (default: the plan's)")
+    parser.add_argument("--batch", type=int, help="scenes (for vae: 64-pixel crops) a step (default: the plan's)")
+    parser.add_argument("--scenes", type=int, default=20_000, help="training scenes drawn ahead, 49 kB each")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1, help="for the CPU; as many processes draw")
+    parser.add_argument("--device", default="cpu")
+    given = parser.parse_args(arguments)
+    given.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(given.threads)
+    with _logging_to(given.out / "train.log"):
+        if given.network == "export":
+            export(given.out, Sizes())
+        else:
+            _learn(given)
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    handlers = (logging.FileHandler(path), logging.StreamHandler())
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            log.removeHandler(handler)
+            handler.close()
+
+
+def _learn(given: argparse.Namespace) -> None:
+    plan = PLANS[given.network]
+    steps = given.steps or plan.steps
+    pace = Pace(
+        steps=steps,
+        rate=given.rate or plan.rate,
+        minutes=given.minutes,
+        tail=round(steps * plan.tail),
+        seed=given.seed,
+    )
+    corpus = Corpus(given.out / "cache", given.scenes, workers=given.threads)
+    torch.manual_seed(given.seed)
+    if given.device.startswith("cuda"):
+        torch.set_float32_matmul_precision("high")
+    LEARN[given.network](given.out, Sizes(), pace, corpus, given.batch or plan.batch, given.device)
+
+
+if __name__ == "__main__":
+    main()
