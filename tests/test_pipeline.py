@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from drive import digests, done, imagic
+
+from imagic_cli.errors import Interrupted
+from imagic_cli.fit import Step
+from imagic_cli.stages import training
 
 TEXT = "a bird spreading wings"
 FILES = {
@@ -101,3 +106,17 @@ def test_a_dry_run_tells_the_cost_and_does_nothing(photo: Path, models: Path) ->
 def test_a_text_longer_than_the_window_is_told(photo: Path, models: Path) -> None:
     result = done("optimize", photo, "a" * 75 + "bcd", "--model", models / "sd", "--run", "run", "--steps", 1)
     assert "cut off: 'b c d'" in result.err or "cut off: 'bcd'" in result.err
+
+
+def test_a_stopped_run_is_the_one_last_used(photo: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_arguments: object) -> Iterator[Step]:
+        yield Step(1, 1.0)
+        raise Interrupted(2)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "fit", stopped)
+        assert imagic("optimize", photo, "a bird", "--model", models / "sd", "--steps", 3).code == 130
+    told = done("status")
+    assert "missing" in told.out
+    assert "run: runs/bird-a-bird-" in told.err
+    assert "next: imagic optimize --run runs/bird-a-bird-" in told.out

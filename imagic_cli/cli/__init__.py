@@ -62,7 +62,7 @@ def _told(error: BaseException) -> tuple[int, str]:
             return 130, "stopped"
         case typer.TyperException():
             message = getattr(error, "format_message", lambda: str(error))()
-            return 2, f"{_one_line(message)}; see imagic --help"
+            return 2, f"{_one_line(message).rstrip('.')}; see imagic --help"
         case MemoryError():
             return 8, "out of memory"
         case OSError():

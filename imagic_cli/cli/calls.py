@@ -97,11 +97,14 @@ def new_edit(
 
 
 def optimize(edit: Edit, how: How, force: bool, report: Report) -> None:
-    """Stage A, and its run is the one last used."""
+    """Stage A, and its run is the one last used, also when it is stopped."""
     from imagic_cli.stages.optimize import optimize as work
 
-    work(edit.run, edit.record, edit.image, edit.model, how, force, report)
-    remember(edit.run.path)
+    try:
+        work(edit.run, edit.record, edit.image, edit.model, how, force, report)
+    finally:
+        if edit.run.record_file.is_file():
+            remember(edit.run.path)
 
 
 def tuned_record(run: Run, flags: Flags, how: How) -> tuple[Record, Model]:
@@ -118,8 +121,8 @@ def finetune(run: Run, record: Record, model: Model, how: How, force: bool, repo
     """Stage B."""
     from imagic_cli.stages.finetune import finetune as work
 
-    work(run, record, model, how, force, report)
     remember(run.path)
+    work(run, record, model, how, force, report)
 
 
 def sampling(run: Run, flags: Flags, how: How) -> tuple[Record, Model, SamplingSettings]:
@@ -149,8 +152,8 @@ def generate(
     """Stage C; prints the image, or the contact sheet of several."""
     from imagic_cli.stages.generate import generate as work
 
-    pictures = work(run, record, model, sampling, items, how, force, report)
     remember(run.path)
+    pictures = work(run, record, model, sampling, items, how, force, report)
     if output is not None:
         files.commit_bytes(output, pictures.path(items[0]).read_bytes())
     for item in items:
