@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 
 _HEADER = "imagic"
-_Content = TypeVar("_Content")
 _FIELDS = {"kind": str, "stage": str, "settings": dict, "inputs": dict, "extra": dict, "schema": int, "digest": str}
 
 
@@ -95,7 +94,7 @@ def peek(path: Path, kind: str) -> tuple[Stamp, str]:
 
 def corrupt(path: Path) -> ArtifactError:
     """The error for a file whose content is not what was written."""
-    return ArtifactError(f"{path} is corrupt", "restore it, or make it again with --force")
+    return ArtifactError(f"{path} is corrupt", "restore it, or run the stage that makes it again with --force")
 
 
 def _opened(path: Path) -> tuple[int, int] | None:

@@ -13,7 +13,7 @@ from imagic_cli.backends.digests import cache_folder
 
 _NEEDS = ("torch", "diffusers", "transformers", "safetensors", "pillow")
 _FULL_TUNING = 15.2e9
-_ROOM = 15e9
+_ROOM = 21e9
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,11 @@ def _memory() -> Finding:
 
 def _disk() -> Finding:
     free = shutil.disk_usage(Path.cwd()).free
-    advice = "" if free >= _ROOM else "a checkpoint of Stable Diffusion's stage B takes 10 GB: name a roomier --run"
+    advice = (
+        ""
+        if free >= _ROOM
+        else "stage B of Stable Diffusion needs 21 GB while it replaces a checkpoint: name a roomier --run"
+    )
     return Finding("free disk here", f"{free / 1e9:.1f} GB", advice)
 
 

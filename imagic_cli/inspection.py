@@ -58,12 +58,18 @@ def states(run: Run) -> list[State]:
 
 def suggestion(found: list[State], run: Run) -> str:
     """What to type next."""
+    sampled = any(state.condition == "done" for state in found[3:])
     for state, command in zip(found, ("optimize", "finetune", "generate"), strict=False):
-        if state.condition == "resumable" or state.condition == "missing":
-            return f"imagic {command} --run {run.path}"
+        if state.condition == "resumable" or (state.condition == "missing" and not (state is found[2] and sampled)):
+            replaces = " --force" if state.condition == "resumable" and _artifact(run, command).exists() else ""
+            return f"imagic {command}{replaces} --run {run.path}"
         if state.condition in {"stale", "damaged"}:
             return f"imagic {command} --force --run {run.path}"
     return f"imagic generate --eta 0.6:0.8:0.05 --seeds 8 --run {run.path}"
+
+
+def _artifact(run: Run, stage: str) -> Path:
+    return run.embeddings_file if stage == "optimize" else run.weights_file
 
 
 def problems(run: Run) -> list[str]:
@@ -213,7 +219,7 @@ def _verify_work(path: Path, kind: str, wanted: Stamp) -> None:
     stamp, _tensors, _digest = read(path, kind)
     if stamp.key != wanted.key:
         changed = ", ".join(stamp.differences(wanted)) or f"it is of {stamp.stage}"
-        raise ArtifactError(f"{path} is stale ({changed})", f"run: imagic {wanted.stage} --force --run {path.parent}")
+        raise ArtifactError(f"{path} is stale ({changed})", f"run imagic {wanted.stage} --force")
 
 
 def _verify_text(run: Run, record: Record, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -72,6 +73,13 @@ class Precision:
     def scaler(self) -> GradScaler | None:
         """A loss scaler where gradients underflow."""
         return GradScaler(self.device.type) if self.name == "fp16" else None
+
+
+def release(device: torch.device) -> None:
+    """Give memory back that nothing refers to any more."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def environment(device: torch.device) -> dict[str, str]:

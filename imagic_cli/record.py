@@ -10,7 +10,6 @@ from pydantic import ValidationError
 
 from imagic_cli import files
 from imagic_cli.config import FinetuneSettings, ModelSource, OptimizeSettings, PhotoSettings, SamplingSettings, Settings
-from imagic_cli.container import corrupt
 from imagic_cli.errors import ArtifactError
 from imagic_cli.stamps import SCHEMA, Stamp, canonical
 
@@ -89,7 +88,7 @@ def read_record(path: Path) -> Record:
             raise ArtifactError(f"{path} has layout version {content['version']}, not {SCHEMA}")
         return Record.model_validate(content)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError, ValidationError) as error:
-        raise corrupt(path) from error
+        raise ArtifactError(f"{path} is corrupt", "restore it, or begin anew in another --run") from error
 
 
 def write_record(path: Path, record: Record) -> None:

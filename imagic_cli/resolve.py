@@ -64,8 +64,12 @@ def new_edit(
         tell(Note(f"{image.name}: {note}"))
     pixels = pixels_digest(prepared)
     run = Run(path or new_path(image.stem, text, pixels))
-    if path is None and run.record_file.is_file():
+    if path is None and run.record_file.is_file() and _is_same(source, run.read_record().model):
         name, preset, source = _basis(model_flags, run.read_record())
+        model = find(source)
+    if model.revision:
+        # A branch moves: the run stays with the commit that it began with.
+        source = source.model_copy(update={"revision": model.revision})
     taken = ImageRecord(name=quoted(Path(image.name)), width=prepared.width, height=prepared.height, pixels=pixels)
     identity = model.identity(how.strict)
     record = _record(name, preset, source, model, identity, text, taken, photo_flags, train_flags, how)
@@ -115,17 +119,26 @@ def _basis(flags: ModelFlags, recorded: Record | None) -> tuple[str, Preset, Mod
     name = flags.preset or (flags.model if flags.model in config.preset_names() else None)
     if name is None and flags.model is None:
         name = recorded.preset if recorded else config.DEFAULT_PRESET
-    own = ModelSource(source=_lasting(flags.model or ""))
+    if flags.model in config.preset_names():
+        own = config.load_preset(flags.model).model
+    else:
+        own = ModelSource(source=_lasting(flags.model or ""))
     preset = config.load_preset(name) if name else Preset(description="the paper's numbers", model=own)
     source = own if flags.model not in {None, name} else preset.model
     if recorded is not None and flags.model is None and flags.preset is None:
         source = recorded.model
     typed = {"revision": flags.revision, "variant": flags.variant, "config": flags.config and _lasting(flags.config)}
     source = config.override(source, typed)
-    if recorded is not None and source == recorded.model and (name or "") == recorded.preset:
+    if recorded is not None and _is_same(source, recorded.model) and (name or "") == recorded.preset:
+        source = recorded.model
         same = {part: getattr(recorded, part) for part in ("photo", "optimize", "finetune", "generate")}
         preset = preset.model_copy(update=same)
     return name or "", preset, source
+
+
+def _is_same(asked: ModelSource, recorded: ModelSource) -> bool:
+    # No revision asked for means the recorded one.
+    return asked in (recorded, recorded.model_copy(update={"revision": None}))
 
 
 def _lasting(source: str) -> str:

@@ -6,6 +6,8 @@ from decimal import Decimal, InvalidOperation
 
 from imagic_cli.errors import UsageError
 
+Item = tuple[str, int]
+"""Eta, as it is written, and seed: one image."""
 _MOST = 10_000
 
 

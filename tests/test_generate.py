@@ -14,6 +14,7 @@ from drive import done, imagic
 from PIL import Image
 
 from imagic_cli.artifacts import Samples, Weights
+from imagic_cli.backends.schedulers import sampler
 from imagic_cli.errors import UsageError
 from imagic_cli.sweep import parse_etas, parse_seeds
 
@@ -235,3 +236,34 @@ def test_the_safety_checker_runs_and_is_never_silent(photo: Path, models: Path, 
     # It judges; it has no part in what is made.
     done("optimize", photo, TEXT, "--model", models / "sd", "--run", "plain", "--steps", 2)
     assert Path("plain/embeddings.safetensors").read_bytes() == Path("run/embeddings.safetensors").read_bytes()
+
+
+def test_force_makes_again_what_is_asked_for_and_keeps_the_rest(run: Path) -> None:
+    done("generate", "--run", run, "--eta", "0.5,0.7", "--steps", 4)
+    folder = run / "variants/steps-4"
+    before = {path.name: path.read_bytes() for path in (folder / "images").glob("eta-*.png")}
+    samples = (folder / "samples.safetensors").read_bytes()
+    (folder / "images/eta-0.700_seed-0000.png").write_bytes(b"")
+    done("generate", "--run", run, "--eta", "0.7", "--steps", 4, "--force")
+    assert {path.name: path.read_bytes() for path in (folder / "images").glob("eta-*.png")} == before
+    assert (folder / "samples.safetensors").read_bytes() == samples
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "ddpm"])
+def test_latents_are_never_clipped(models: Path, scheduler: str) -> None:
+    # SDXL's config is written for Euler and does not say it; diffusers' default for these two is to clip.
+    config = json.loads((models / "sdxl/scheduler/scheduler_config.json").read_text())
+    for name in ("clip_sample", "set_alpha_to_one"):
+        config.pop(name)
+    made = sampler(scheduler, config)
+    assert made.config.clip_sample is False
+    assert made.config.get("set_alpha_to_one", False) is False
+
+
+@pytest.mark.parametrize("wrong", [{"prediction_type": "flow_prediction"}, {"_class_name": "EDMEulerScheduler"}])
+def test_a_model_that_predicts_something_else_is_refused(photo: Path, models: Path, wrong: dict[str, str]) -> None:
+    path = Path(shutil.copytree(models / "sd", "model")) / "scheduler/scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | wrong))
+    result = imagic("optimize", photo, TEXT, "--model", "model", "--run", "run", "--steps", 1)
+    assert result.code == 9
+    assert "predicts" in result.err

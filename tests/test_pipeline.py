@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from drive import digests, done, imagic
 
+from imagic_cli.config import ModelSource, Preset, load_preset
 from imagic_cli.errors import Interrupted
 from imagic_cli.fit import Step
 from imagic_cli.stages import training
@@ -120,3 +122,48 @@ def test_a_stopped_run_is_the_one_last_used(photo: Path, models: Path, monkeypat
     assert "missing" in told.out
     assert "run: runs/bird-a-bird-" in told.err
     assert "next: imagic optimize --run runs/bird-a-bird-" in told.out
+
+
+def test_what_edit_is_told_is_the_runs_own_way(photo: Path, models: Path) -> None:
+    flags = ["--optimize-steps", 2, "--finetune-steps", 2, "--steps", 3]
+    done("edit", photo, TEXT, "--model", models / "sd", "--run", "run", *flags)
+    assert set(digests(Path("run"))) == FILES
+    assert "next: imagic generate --eta 0.6" in done("status", "run").out
+    assert "up to date" in done("generate", "--run", "run").err
+
+
+def test_another_model_without_its_name_does_not_take_over_a_run(
+    photo: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preset = load_preset("sd15")
+    other = preset.model_copy(update={"model": ModelSource(source=str(models / "sdv"))})
+    monkeypatch.setattr("imagic_cli.config.load_preset", lambda _name: other)
+    run = done("optimize", photo, TEXT, "--model", models / "sd", "--steps", 2).out.strip()
+    record = Path(run, "run.json").read_bytes()
+    result = imagic("optimize", photo, TEXT, "--steps", 2)
+    assert (result.code, "model changed" in result.err) == (4, True)
+    assert Path(run, "run.json").read_bytes() == record
+
+
+def test_the_numbers_of_one_preset_for_the_model_of_another(
+    photo: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = load_preset
+
+    def local(name: str) -> Preset:
+        return real(name).model_copy(update={"model": ModelSource(source=str(models / "sdv"))})
+
+    monkeypatch.setattr("imagic_cli.config.load_preset", local)
+    flags = ["--model", "sd15", "--preset", "community", "--dry-run", "--json", "--run", "run"]
+    plan = json.loads(done("optimize", photo, TEXT, *flags).lines[0])["record"]
+    assert (plan["model"]["source"], plan["optimize"]["steps"]) == (str(models / "sdv"), 500)
+
+
+def test_an_optimizer_that_is_not_installed_is_refused_before_anything_is_written(photo: Path, models: Path) -> None:
+    if importlib.util.find_spec("bitsandbytes"):
+        pytest.skip("bitsandbytes is installed")
+    done("optimize", photo, TEXT, "--model", models / "sd", "--run", "run", "--steps", 2)
+    record = Path("run/run.json").read_bytes()
+    result = imagic("finetune", "--run", "run", "--optimizer", "adam8bit")
+    assert (result.code, "imagic-cli[adam8bit]" in result.err) == (2, True)
+    assert Path("run/run.json").read_bytes() == record

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import inspect
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,11 @@ from imagic_cli.backends.schedulers import sampler
 from imagic_cli.backends.source import Model
 from imagic_cli.config import SamplingSettings
 from imagic_cli.embedding import Embedding
+from imagic_cli.errors import ModelError
 from imagic_cli.noise import Schedule
-from imagic_cli.precision import Precision
+from imagic_cli.precision import Precision, release
+
+_PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ class LatentBackend(ABC):
                 )
                 for text in texts
             ]
-        del pipeline, parts
+        del pipeline, parts, part
         release(device)
         return found
 
@@ -138,7 +141,13 @@ class LatentBackend(ABC):
 
     def around(self, unet: Any) -> Level:
         """The level that a UNet is."""
-        scheduler = DDPMScheduler.from_config(self.model.config("scheduler"))
+        config = self.model.config("scheduler")
+        prediction = config.get("prediction_type", "epsilon")
+        other = str(config.get("_class_name", ""))
+        if prediction not in _PREDICTIONS or any(part in other for part in ("EDM", "Flow")):
+            known = ", ".join(_PREDICTIONS)
+            raise ModelError(f"{self.model.name} predicts {prediction} with {other}", f"supported: {known}")
+        scheduler = DDPMScheduler.from_config(config)
         schedule = Schedule(scheduler, scheduler.config.num_train_timesteps, scheduler.config.prediction_type)
 
         def predict(x_t: Tensor, timestep: Tensor, embedding: Embedding) -> Tensor:
@@ -190,16 +199,24 @@ class LatentBackend(ABC):
         """Run the model's safety checker; see `Backend`."""
         if not self.model.has("safety_checker"):
             return list(images)
-        checker = load(self.model, StableDiffusionSafetyChecker, "safety_checker", torch.float32).eval().to(device)
-        from transformers import CLIPImageProcessor
-
-        features = CLIPImageProcessor.from_pretrained(self.model.folder / "feature_extractor")
+        checker, features = self._checker
         seen = features(list(images), return_tensors="pt").pixel_values.to(device)
         # It blackens what it flags in the arrays that it is given; only its verdict is used.
         arrays = [np.asarray(image, dtype=np.float32) / 255 for image in images]
         with torch.no_grad():
-            _blackened, flags = checker(images=arrays, clip_input=seen)
+            _blackened, flags = checker.to(device)(images=arrays, clip_input=seen)
+        # Its memory on the device belongs to the next batch.
+        checker.to("cpu")
         return [None if flag else image for image, flag in zip(images, flags, strict=True)]
+
+    @cached_property
+    def _checker(self) -> tuple[Any, Any]:
+        # Read once for all the images of a call: it is larger than the VAE.
+        from transformers import CLIPImageProcessor
+
+        checker = load(self.model, StableDiffusionSafetyChecker, "safety_checker", torch.float32).eval()
+        with loading(self.model, "feature_extractor"):
+            return checker, CLIPImageProcessor.from_pretrained(self.model.folder / "feature_extractor")
 
     def pipeline(self, **components: Any) -> Any:
         """The family's diffusers pipeline around some of its components."""
@@ -220,10 +237,3 @@ def cut(tokenizer: Any, text: str) -> str:
     whole = tokenizer(text, truncation=False, verbose=False).input_ids
     kept = tokenizer.model_max_length
     return str(tokenizer.decode(whole[kept - 1 : -1])).strip() if len(whole) > kept else ""
-
-
-def release(device: torch.device) -> None:
-    """Give memory back that nothing refers to any more."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

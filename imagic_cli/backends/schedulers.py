@@ -21,6 +21,7 @@ _CLASSES = {
 
 def sampler(name: str, config: Mapping[str, Any]) -> Any:
     """The diffusers scheduler called `name`, with the model's own schedule and prediction type."""
-    # The Runge-Kutta warm-up was never used with these models.
-    options = {"skip_prk_steps": True} if name == "pndm" else {}
-    return getattr(diffusers, _CLASSES[name]).from_config(dict(config), **options)
+    # A config written for one sampler lacks what another would guess wrongly: latents are never clipped, the last step
+    # goes to the schedule's own end, and the Runge-Kutta warm-up was never used with these models.
+    told = {"set_alpha_to_one": False, "skip_prk_steps": True} | dict(config) | {"clip_sample": False}
+    return getattr(diffusers, _CLASSES[name]).from_config(told)

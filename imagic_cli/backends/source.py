@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,14 @@ class Model:
         folder: in diffusers layout.
         index: its model_index.json.
         variant: which weight files were asked for.
+        revision: the commit that a hub model is at, else None.
     """
 
     name: str
     folder: Path
     index: dict[str, Any]
     variant: str | None
+    revision: str | None = None
 
     @property
     def family(self) -> str:
@@ -84,7 +87,10 @@ class Model:
         Args:
             fresh: read every file again, even those that seem unchanged since they were last read.
         """
-        parts: dict[str, str] = {"family": self.family}
+        # Of the index, the pipeline's own options count, such as SDXL's about the empty prompt.
+        index = self.index.items()
+        options = {name: each for name, each in index if not name.startswith("_") and not isinstance(each, list)}
+        parts: dict[str, str] = {"family": self.family, "options": canonical(options)}
         for component in sorted(self.index):
             if not self.has(component) or component in _NO_INFLUENCE:
                 continue
@@ -94,12 +100,6 @@ class Model:
             for path in small + heavy:
                 parts[f"{component}/{path.name}"] = file_digest(path, fresh)
         return hashlib.sha256(canonical(parts).encode()).hexdigest()
-
-    def weight_bytes(self) -> int:
-        """Bytes of all weight files of the components with an influence."""
-        names = [name for name in self.index if self.has(name) and name not in _NO_INFLUENCE]
-        weighty = [name for name in names if not name.startswith(("tokenizer", "scheduler"))]
-        return sum(path.stat().st_size for name in weighty for path in self.weight_files(name))
 
     def _weights(self, component: str, variant: str | None) -> list[Path]:
         found = []
@@ -140,7 +140,8 @@ def find(source: ModelSource) -> Model:
     index = read_json(index_file, source.source)
     if not isinstance(index.get("_class_name"), str):
         raise ModelError(f"{source.source} asks to run code of its own", "only diffusers' own pipelines are supported")
-    return Model(source.source, folder, index, source.variant)
+    commit = folder.name if path is None and re.fullmatch(r"[0-9a-f]{40}", folder.name) else None
+    return Model(source.source, folder, index, source.variant, commit)
 
 
 def local(name: str) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from imagic_cli.config import (
 from imagic_cli.errors import UsageError
 from imagic_cli.locate import can_be_named, remember
 from imagic_cli.run import Run
-from imagic_cli.sweep import parse_etas, parse_seeds
+from imagic_cli.sweep import Item, parse_etas, parse_seeds
 
 if TYPE_CHECKING:
     from imagic_cli.backends.source import Model
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from imagic_cli.resolve import Edit
 
 Flags = Mapping[str, Any]
-Item = tuple[str, int]
 
 
 def how(**flags: object) -> How:
@@ -159,15 +159,16 @@ def generate(
     for item in items:
         report.result(pictures.path(item), "image")
     if len(items) > 1:
-        report.result(pictures.sheet(items), "sheet")
+        report.result(pictures.sheet_file, "sheet")
 
 
-def planned(record: Record, finetune: Flags, generate: Flags, how: How) -> Record:
-    """The record as all three stages would leave it."""
+def planned(edit: Edit, finetune: Flags, generate: Flags, how: How) -> Edit:
+    """The edit with what was told about all three stages in its record: that is the run's own way."""
     from imagic_cli.resolve import finetune_record, sampling_settings
 
-    record = finetune_record(record, finetune, how)
-    return record.model_copy(update={"generate": sampling_settings(record, generate, how)})
+    record = finetune_record(edit.record, finetune, how)
+    record = record.model_copy(update={"generate": sampling_settings(record, generate, how)})
+    return dataclasses.replace(edit, record=record)
 
 
 def plan(run: Run, record: Record, model: Model, stages: list[str], images: int, how: How, report: Report) -> None:

@@ -180,6 +180,7 @@ def edit(
     optimize_steps: o.OptimizeStepsOption = None,
     finetune_steps: o.FinetuneStepsOption = None,
     steps: o.SampleStepsOption = None,
+    optimizer: o.OptimizerOption = None,
     dtype: o.DtypeOption = None,
     batch_size: o.BatchSizeOption = None,
     output: o.OutOption = None,
@@ -198,16 +199,20 @@ def edit(
     how = calls.how(device=device, batch_size=batch_size, gradient_checkpointing=gradient_checkpointing, strict=strict)
     with Report(quiet, json) as report:
         named = ModelFlags(model, preset, revision, variant, config)
-        flags = [{"dtype": dtype, "steps": each} for each in (optimize_steps, finetune_steps, steps)]
-        ready = calls.new_edit(image, text, run, named, photo, flags[0], how, report)
+        first = {"dtype": dtype, "steps": optimize_steps, "optimizer": optimizer}
+        then = {"dtype": dtype, "steps": finetune_steps, "optimizer": optimizer}
+        last = {"dtype": dtype, "steps": steps}
+        ready = calls.new_edit(image, text, run, named, photo, first, how, report)
+        ready = calls.planned(ready, then, last, how)
         if dry_run:
-            record = calls.planned(ready.record, flags[1], flags[2], how)
-            calls.plan(ready.run, record, ready.model, ["optimize", "finetune", "generate"], len(items), how, report)
+            calls.plan(
+                ready.run, ready.record, ready.model, ["optimize", "finetune", "generate"], len(items), how, report
+            )
             return
         calls.optimize(ready, how, force, report)
-        record, found = calls.tuned_record(ready.run, flags[1], how)
+        record, found = calls.tuned_record(ready.run, then, how)
         calls.finetune(ready.run, record, found, how, force, report)
-        record, found, sampling = calls.sampling(ready.run, flags[2], how)
+        record, found, sampling = calls.sampling(ready.run, last, how)
         calls.generate(ready.run, record, found, sampling, items, how, force, output, report)
 
 

@@ -18,7 +18,7 @@ from imagic_cli.precision import DTYPES, Precision, environment, memory_errors, 
 from imagic_cli.record import Record
 from imagic_cli.run import Run
 from imagic_cli.stages.objective import encode_image
-from imagic_cli.stages.training import Training
+from imagic_cli.stages.training import Training, check_optimizer
 
 _SAVES_MEMORY = "--optimizer adam8bit, --gradient-checkpointing, or a smaller --size at imagic optimize"
 # A checkpoint holds weights and two moments in fp32, and is written beside the one before it.
@@ -49,12 +49,22 @@ def finetune(run: Run, record: Record, model: Model, how: How, force: bool, tell
         else:
             check_progress(run.progress_file("finetune"), stamp, force)
             image = run.read_image()
+            check_optimizer(record.finetune)
+            _check_space(run, record, model, how)
             run.write_record(record)
             precision = Precision(record.finetune.dtype, pick_device(how.device))
             with memory_errors(_SAVES_MEMORY):
                 _train(run, record, image, model, how, force, precision, tell, embeddings)
             run.note_stage("finetune", environment(precision.device), started)
         tell(Finished("finetune", run.weights_file, reused))
+
+
+def _check_space(run: Run, record: Record, model: Model, how: How) -> None:
+    if how.checkpoint_every == 0:
+        return
+    blank = backends.load(model).blank(record.image.width, record.image.height)
+    numbers = sum(each.numel() for each in blank.level.module.parameters())
+    files.ensure_space(run.path, _CHECKPOINT_BYTES * numbers - files.size(run.progress_file("finetune")))
 
 
 def _train(
@@ -73,8 +83,6 @@ def _train(
     level = backend.level(precision, trainable=True)
     e = getattr(embeddings.content, level.conditioning).to(precision.device)
     leaves = dict(level.module.named_parameters())
-    numbers = sum(leaf.numel() for leaf in leaves.values())
-    files.ensure_space(run.path, _CHECKPOINT_BYTES * numbers - files.size(run.progress_file("finetune")))
 
     training = Training(
         run=run,

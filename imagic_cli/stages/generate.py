@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from imagic_cli.backends.base import Backend, Codec, Draw, Level
 from imagic_cli.backends.source import Model
 from imagic_cli.config import How, SamplingSettings
 from imagic_cli.embedding import Embedding
-from imagic_cli.errors import NumberError, UsageError
+from imagic_cli.errors import ArtifactError, NumberError, UsageError
 from imagic_cli.events import Finished, Listener, Note, Sampled, Started
 from imagic_cli.freshness import is_done
 from imagic_cli.noise import Stream
@@ -25,12 +26,10 @@ from imagic_cli.run import Run
 from imagic_cli.signals import deferred
 from imagic_cli.stages.pictures import Pictures
 from imagic_cli.stamps import Stamp
+from imagic_cli.sweep import Item
 
 _SAVES_MEMORY = "a smaller --batch-size, or --dtype fp16 on a GPU"
 _SAVE_SECONDS = 30.0
-
-Item = tuple[str, int]
-"""Eta, as it is written, and seed."""
 
 
 def generate(
@@ -66,16 +65,20 @@ def generate(
         embeddings = run.read_embeddings(record)
         weights = None if sampling.pretrained else run.read_weights(record, embeddings.digest)
         if weights is None and not sampling.pretrained:
-            tell(Note("nothing is fine-tuned yet: these images come from the pretrained model (see imagic finetune)"))
+            tell(
+                Note("warning: nothing is fine-tuned yet: these images are the pretrained model's; see imagic finetune")
+            )
             sampling = sampling.model_copy(update={"pretrained": True})
         stamp = record.generate_stamp(sampling, embeddings.digest, weights.digest if weights else "none")
         pictures = Pictures(run, record, sampling, stamp, tell)
-        samples = _known(pictures, stamp, force)
+        samples = _known(pictures, stamp, items, force)
         precision = Precision(sampling.dtype, pick_device(how.device))
         call = _Call(run, record, model, sampling, stamp, how, precision, tell, pictures, samples)
         with memory_errors(_SAVES_MEMORY):
             reused = call.work(items, embeddings.content, weights.content if weights else None, force)
         pictures.forget_others()
+        if len(items) > 1:
+            pictures.sheet(items)
         if not reused:
             run.note_stage("generate", environment(precision.device), started)
         tell(Finished("generate", pictures.samples_file, reused))
@@ -178,12 +181,19 @@ class _Call:
                     Samples(embeddings, clean).save(self.pictures.samples_file, self.stamp)
 
 
-def _known(pictures: Pictures, stamp: Stamp, force: bool) -> Samples:
+def _known(pictures: Pictures, stamp: Stamp, items: Sequence[Item], force: bool) -> Samples:
     path = pictures.samples_file
     if is_done(path, stamp, force):
         return Samples.load(path).content
-    if force:
-        pictures.forget_sheet()
+    if not force:
+        return Samples({}, {})
+    pictures.forget_sheet()
+    # Forced: what was asked for is made again; the rest stays if it is of this very work.
+    with contextlib.suppress(ArtifactError):
+        found = Samples.load(path)
+        if found.stamp.key == stamp.key:
+            kept = {item: clean for item, clean in found.content.clean.items() if item not in items}
+            return Samples({eta: found.content.embeddings[eta] for eta, _seed in kept}, kept)
     return Samples({}, {})
 
 

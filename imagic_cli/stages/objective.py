@@ -11,7 +11,7 @@ from imagic_cli.backends.base import Backend, Level
 from imagic_cli.embedding import Embedding
 from imagic_cli.image import to_tensor
 from imagic_cli.noise import Stream
-from imagic_cli.precision import Precision
+from imagic_cli.precision import Precision, release
 
 # Single draws say nothing: the loss differs by an order of magnitude between timesteps.
 PROBE_DRAWS = 8
@@ -19,7 +19,9 @@ PROBE_DRAWS = 8
 
 def encode_image(backend: Backend, image: Image.Image, device: torch.device) -> Tensor:
     """x, (1, C, h, w): encoded once, and the codec is gone when training starts."""
-    return backend.codec(device).encode(to_tensor(image)).detach()
+    clean = backend.codec(device).encode(to_tensor(image)).detach()
+    release(device)
+    return clean
 
 
 def denoising_loss(

@@ -17,7 +17,7 @@ from imagic_cli.precision import Precision, environment, memory_errors, pick_dev
 from imagic_cli.record import Record
 from imagic_cli.run import Run
 from imagic_cli.stages.objective import encode_image
-from imagic_cli.stages.training import Training
+from imagic_cli.stages.training import Training, check_optimizer
 
 _SAVES_MEMORY = "--gradient-checkpointing, a smaller --size, or --dtype fp16 on a GPU"
 
@@ -44,6 +44,7 @@ def optimize(run: Run, record: Record, image: Image.Image, model: Model, how: Ho
         reused = is_done(run.embeddings_file, stamp, force)
         if not reused:
             check_progress(run.progress_file("optimize"), stamp, force)
+            check_optimizer(record.optimize)
             _begin(run, record, image)
             precision = Precision(record.optimize.dtype, pick_device(how.device))
             with memory_errors(_SAVES_MEMORY):

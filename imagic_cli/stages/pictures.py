@@ -21,9 +21,7 @@ from imagic_cli.record import Record
 from imagic_cli.run import Run
 from imagic_cli.sheet import contact_sheet
 from imagic_cli.stamps import Stamp
-
-Item = tuple[str, int]
-"""Eta, as it is written, and seed."""
+from imagic_cli.sweep import Item
 
 
 class Pictures:
@@ -86,7 +84,12 @@ class Pictures:
             self._save(item, picture, flagged=shown is None)
             self._tell(item, picture, flagged=shown is None, reused=False)
 
-    def sheet(self, items: Sequence[Item]) -> Path:
+    @property
+    def sheet_file(self) -> Path:
+        """Where the contact sheet of the last call with several images lies."""
+        return self.folder / "sheet.png"
+
+    def sheet(self, items: Sequence[Item]) -> None:
         """Save one contact sheet: etas across, seeds down."""
         etas, seeds = (list(dict.fromkeys(parts)) for parts in zip(*items, strict=True))
         cells = []
@@ -102,13 +105,11 @@ class Pictures:
         def save(temporary: Path) -> None:
             sheet.save(temporary, format="PNG")
 
-        path = self.folder / "sheet.png"
-        files.commit(path, save)
-        return path
+        files.commit(self.sheet_file, save)
 
     def forget_sheet(self) -> None:
         """Remove the contact sheet: what it shows is about to be replaced."""
-        files.remove(self.folder / "sheet.png")
+        files.remove(self.sheet_file)
 
     def forget_others(self) -> None:
         """Remove images of other work, once those of this one are there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -91,7 +92,8 @@ class Training:
         self._restore()
         self._start_log()
         self.tell(Started(stage, len(self.losses), steps))
-        hint = f"the progress is kept: continue with imagic {stage} --run {self.run.path}"
+        again = f"imagic {stage}{' --force' if self.force else ''} --run {self.run.path}"
+        hint = f"the progress is kept: continue with {again}"
         saved, cost = time.monotonic(), 0.0
         with deferred() as stop, self.run.log_file(stage).open("a", encoding="utf-8") as log:
             if not self.losses and not self.probes:
@@ -232,12 +234,20 @@ def _line(**values: float) -> str:
     return json.dumps(values) + "\n"
 
 
+def check_optimizer(settings: TrainSettings) -> None:
+    """Refuse an optimizer that is not installed, before anything is written.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if settings.optimizer == "adam8bit" and importlib.util.find_spec("bitsandbytes") is None:
+        raise UsageError("--optimizer adam8bit needs bitsandbytes", "pip install 'imagic-cli[adam8bit]'")
+
+
 def _optimizer(settings: TrainSettings, leaves: list[Tensor], device: torch.device) -> torch.optim.Optimizer:
     if settings.optimizer == "adam":
         return torch.optim.Adam(leaves, lr=settings.learning_rate, fused=device.type == "cuda")
-    try:
-        from bitsandbytes.optim import Adam8bit
-    except ImportError as error:
-        raise UsageError("--optimizer adam8bit needs bitsandbytes", "pip install 'imagic-cli[adam8bit]'") from error
+    from bitsandbytes.optim import Adam8bit
+
     optimizer: torch.optim.Optimizer = Adam8bit(leaves, lr=settings.learning_rate)
     return optimizer
