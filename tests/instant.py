@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
-from imagic_cli.backends.base import Draw, Encoded, Level
+from imagic_cli.backends.base import Blank, Draw, Encoded, Level
 from imagic_cli.backends.latent import LatentBackend
 from imagic_cli.embedding import Embedding
 
@@ -53,6 +53,11 @@ def _level(backend: LatentBackend, _precision: object, trainable: bool) -> Level
     return replace(around, predict=lambda x_t, _timestep, embedding: module(x_t, embedding))
 
 
+def _blank(backend: LatentBackend, width: int, height: int) -> Blank:
+    level = _level(backend, None, trainable=False)
+    return Blank(level, torch.empty(1, 3, height // _SHARE, width // _SHARE), Embedding(torch.empty(1, 7, 32)))
+
+
 def _render(
     _backend: LatentBackend,
     level: Level,
@@ -71,7 +76,8 @@ def _render(
 @contextlib.contextmanager
 def denoiser() -> Iterator[None]:
     """Inside, this process and its forks load this one."""
-    stand_ins = {"encode": _encode, "codec": lambda *_: _Codec(), "level": _level, "render": _render}
+    stand_ins = {"encode": _encode, "codec": lambda *_: _Codec(), "level": _level, "blank": _blank}
+    stand_ins |= {"render": _render}
     real = {name: getattr(LatentBackend, name) for name in stand_ins}
     for name, stand_in in stand_ins.items():
         setattr(LatentBackend, name, stand_in)

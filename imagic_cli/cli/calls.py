@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from imagic_cli.config import (
     SamplingSettings,
     override,
 )
-from imagic_cli.errors import UsageError
+from imagic_cli.errors import Interrupted, UsageError
 from imagic_cli.locate import can_be_named, remember
 from imagic_cli.run import Run
 from imagic_cli.sweep import Item, parse_etas, parse_seeds
@@ -100,11 +101,8 @@ def optimize(edit: Edit, how: How, force: bool, report: Report) -> None:
     """Stage A, and its run is the one last used, also when it is stopped."""
     from imagic_cli.stages.optimize import optimize as work
 
-    try:
+    with _remembered(edit.run):
         work(edit.run, edit.record, edit.image, edit.model, how, force, report)
-    finally:
-        if edit.run.record_file.is_file():
-            remember(edit.run.path)
 
 
 def tuned_record(run: Run, flags: Flags, how: How) -> tuple[Record, Model]:
@@ -121,8 +119,8 @@ def finetune(run: Run, record: Record, model: Model, how: How, force: bool, repo
     """Stage B."""
     from imagic_cli.stages.finetune import finetune as work
 
-    remember(run.path)
-    work(run, record, model, how, force, report)
+    with _remembered(run):
+        work(run, record, model, how, force, report)
 
 
 def sampling(run: Run, flags: Flags, how: How) -> tuple[Record, Model, SamplingSettings]:
@@ -152,8 +150,8 @@ def generate(
     """Stage C; prints the image, or the contact sheet of several."""
     from imagic_cli.stages.generate import generate as work
 
-    remember(run.path)
-    pictures = work(run, record, model, sampling, items, how, force, report)
+    with _remembered(run):
+        pictures = work(run, record, model, sampling, items, how, force, report)
     if output is not None:
         files.commit_bytes(output, pictures.path(items[0]).read_bytes())
     for item in items:
@@ -177,6 +175,18 @@ def plan(run: Run, record: Record, model: Model, stages: list[str], images: int,
     from imagic_cli.precision import pick_device
 
     report.plan(run, record, costs(record, model, stages, images, pick_device(how.device)))
+
+
+@contextlib.contextmanager
+def _remembered(run: Run) -> Iterator[None]:
+    # A stopped run is the one to go on with; a refused command has begun nothing.
+    try:
+        yield
+    except Interrupted:
+        if run.record_file.is_file():
+            remember(run.path)
+        raise
+    remember(run.path)
 
 
 def _check_output(output: Path) -> None:
