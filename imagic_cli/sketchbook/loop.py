@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +18,8 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
+
+from imagic_cli.sketchbook.muon import Muon
 
 log = logging.getLogger("sketchbook")
 
@@ -68,31 +71,52 @@ def generator(*purpose: object) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
+# What each optimizer keeps for one weight, beside the number of its steps.
+MOMENTS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
+    torch.optim.AdamW: ("exp_avg", "exp_avg_sq"),
+    Muon: ("momentum",),
+}
+# Weights whose rows are looked up, or that face pictures and latents, are no mixing of features: Adam trains them.
+FOR_ADAM = ("embedding", "conv_in", "conv_out", "quant_conv")
+
+
 @dataclass
 class Memory:
     """All that a run must keep to go on: what `save` writes and `load` restores, bit for bit."""
 
     network: nn.Module
-    optimizer: torch.optim.AdamW
+    optimizers: tuple[torch.optim.Optimizer, ...]
     ema: dict[str, torch.Tensor]
     step: int = 0
     seconds: float = 0.0
 
     @classmethod
     def fresh(cls, network: nn.Module, pace: Pace) -> Memory:
-        trained = [p for p in network.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=pace.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
-        return cls(network, optimizer, {name: p.detach().clone() for name, p in network.named_parameters()})
+        """Muon for the weights that mix features, AdamW for the rest."""
+        hidden, rest = [], []
+        for name, p in network.named_parameters():
+            if p.requires_grad:
+                mixes = p.ndim >= 2 and not any(part in name for part in FOR_ADAM)
+                (hidden if mixes else rest).append(p)
+        optimizers = (
+            Muon(hidden, lr=pace.rate),
+            torch.optim.AdamW(rest, lr=pace.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True),
+        )
+        return cls(network, optimizers, {name: p.detach().clone() for name, p in network.named_parameters()})
 
-    def _moments(self) -> dict[str, dict[str, torch.Tensor]]:
-        return {name: self.optimizer.state[p] for name, p in self.network.named_parameters() if p.requires_grad}
+    def _states(self) -> Iterator[tuple[str, nn.Parameter, torch.optim.Optimizer]]:
+        """Every trained weight with its name and the optimizer that keeps its moments."""
+        names = {p: name for name, p in self.network.named_parameters()}
+        for optimizer in self.optimizers:
+            for p in optimizer.param_groups[0]["params"]:
+                yield names[p], p, optimizer
 
     def save(self, path: Path) -> None:
         """Writes the checkpoint beside `path` and moves it there in one step; no reader sees half a file."""
         tensors: dict[str, torch.Tensor] = {f"network.{name}": p for name, p in self.network.named_parameters()}
         tensors |= {f"ema.{name}": value for name, value in self.ema.items()}
-        for name, state in self._moments().items():
-            tensors |= {f"{moment}.{name}": state[moment] for moment in ("exp_avg", "exp_avg_sq")}
+        for name, p, optimizer in self._states():
+            tensors |= {f"{moment}.{name}": optimizer.state[p][moment] for moment in MOMENTS[type(optimizer)]}
         tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         partial = path.with_suffix(".partial")
         save_file(tensors, partial, metadata={"progress": json.dumps({"step": self.step, "seconds": self.seconds})})
@@ -105,23 +129,20 @@ class Memory:
         with safe_open(path, "pt") as file:
             progress = json.loads(file.metadata()["progress"])
             parameters = dict(self.network.named_parameters())
-            if set(file.keys()) != {f"{kind}.{name}" for name in parameters for kind in self._kinds(name, parameters)}:
+            wanted = {f"{kind}.{name}" for name in parameters for kind in ("network", "ema")}
+            wanted |= {f"{moment}.{name}" for name, _, opt in self._states() for moment in MOMENTS[type(opt)]}
+            if set(file.keys()) != wanted:
                 raise ValueError(f"{path} is a checkpoint of another network")
             self.step, self.seconds = progress["step"], progress["seconds"]
             for name, parameter in parameters.items():
                 parameter.data.copy_(file.get_tensor(f"network.{name}"))
                 self.ema[name].copy_(file.get_tensor(f"ema.{name}"))
-                if parameter.requires_grad:
-                    moments = {m: torch.empty_like(parameter) for m in ("exp_avg", "exp_avg_sq")}
-                    for moment, value in moments.items():
-                        value.copy_(file.get_tensor(f"{moment}.{name}"))
-                    count = torch.tensor(float(self.step), device=parameter.device)
-                    self.optimizer.state[parameter] = {"step": count, **moments}
-
-    @staticmethod
-    def _kinds(name: str, parameters: dict[str, nn.Parameter]) -> tuple[str, ...]:
-        moments = ("exp_avg", "exp_avg_sq") if parameters[name].requires_grad else ()
-        return ("network", "ema", *moments)
+            for name, parameter, optimizer in self._states():
+                moments = {moment: torch.empty_like(parameter) for moment in MOMENTS[type(optimizer)]}
+                for moment, value in moments.items():
+                    value.copy_(file.get_tensor(f"{moment}.{name}"))
+                count = torch.tensor(float(self.step), device=parameter.device)
+                optimizer.state[parameter] = {"step": count, **moments}
 
 
 def load_average(network: nn.Module, path: Path) -> dict[str, float]:
@@ -169,15 +190,16 @@ def train(lesson: Lesson, folder: Path, pace: Pace) -> Memory:
 
 
 def advance(lesson: Lesson, memory: Memory, pace: Pace) -> float:
-    """One step of the optimizer and of the average; returns the loss before it."""
+    """One step of the optimizers and of the average; returns the loss before it."""
     rng = generator(pace.seed, lesson.name, memory.step)
-    for group in memory.optimizer.param_groups:
-        group["lr"] = pace.rate_at(memory.step)
     loss = lesson.loss(rng)
-    memory.optimizer.zero_grad(set_to_none=True)
+    memory.network.zero_grad(set_to_none=True)
     loss.backward()
     nn.utils.clip_grad_norm_(memory.network.parameters(), 1.0)
-    memory.optimizer.step()
+    for optimizer in memory.optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = pace.rate_at(memory.step)
+        optimizer.step()
     memory.step += 1
     # The average forgets faster at first, so that it does not keep the untrained weights.
     decay = min(pace.ema, (1 + memory.step) / (10 + memory.step))

@@ -37,10 +37,10 @@ class Plan:
     steps: int
     rate: float
     batch: int
-    tail: float = 0.2
+    tail: float = 0.3
 
 
-PLANS = {"vae": Plan(60_000, 1e-3, 8), "clip": Plan(8_000, 1e-3, 96), "unet": Plan(160_000, 5e-4, 16)}
+PLANS = {"vae": Plan(20_000, 2e-3, 16), "clip": Plan(3_000, 1e-3, 96), "unet": Plan(60_000, 1e-3, 32)}
 
 
 Network = TypeVar("Network", bound=nn.Module)
