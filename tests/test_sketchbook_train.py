@@ -16,6 +16,7 @@ from imagic_cli.sketchbook.captions import known_words
 from imagic_cli.sketchbook.corpus import Corpus
 from imagic_cli.sketchbook.loop import Memory, Pace, advance, generator
 from imagic_cli.sketchbook.loop import train as run
+from imagic_cli.sketchbook.muon import orthogonal
 from imagic_cli.sketchbook.networks import Sizes
 from imagic_cli.sketchbook.scenes import drawn, sample
 
@@ -30,6 +31,7 @@ TINY = Sizes(
     heads=2,
     unet=(16, 16),
     unet_heads=(2, 2),
+    judge=(16, 16),
 )
 
 
@@ -177,7 +179,7 @@ def test_the_command_line_trains_and_resumes(trained, monkeypatch, tmp_path):
     train.main(["clip", "--out", str(tmp_path / "new"), "--steps", "50", "--minutes", "2"])
     ((out, pace, rest),) = asked
     assert out == tmp_path / "new"
-    assert (pace.steps, pace.minutes, pace.tail) == (50, 2.0, 10)
+    assert (pace.steps, pace.minutes, pace.tail) == (50, 2.0, 15)
     assert rest == (Corpus(out / "cache", 20_000), train.PLANS["clip"].batch, "cpu")
 
 
@@ -202,3 +204,46 @@ def test_the_real_networks_fit_the_size_that_ships(tmp_path):
     halves = 2 * sum(p.numel() for part in parts for p in part.parameters())
     text = 2 * sum(p.numel() for p in parts[2].text_model.parameters())
     assert halves + text < 39e6
+
+
+def test_muon_steps_have_equal_singular_values():
+    torch.manual_seed(0)
+    for shape in ((12, 30), (30, 12), (8, 4, 3, 3)):
+        matrix = torch.randn(shape).flatten(1)
+        turned = orthogonal(matrix)
+        assert turned.shape == matrix.shape
+        values = torch.linalg.svdvals(turned)
+        assert 0.6 < float(values.min()) <= float(values.max()) < 1.3
+        u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+        assert float((turned * (u @ v)).sum() / turned.norm() / (u @ v).norm()) > 0.97
+
+
+def test_weights_that_mix_features_are_muons_and_the_rest_adams():
+    network = networks.unet(TINY)
+    muon, adam = Memory.fresh(network, Pace(steps=1, rate=1e-3)).optimizers
+    mixing = {id(p) for p in muon.param_groups[0]["params"]}
+    rest = {id(p) for p in adam.param_groups[0]["params"]}
+    assert mixing | rest == {id(p) for p in network.parameters()} and not mixing & rest
+    assert id(network.conv_in.weight) in rest and id(network.mid_block.resnets[0].conv1.weight) in mixing
+
+
+def test_the_decoder_is_trained_further_and_the_encoder_stays(trained):
+    before, after = (load_file(trained / f"{name}.safetensors") for name in ("vae", "decoder"))
+    same = {name for name, value in before.items() if name.startswith("ema.") and torch.equal(value, after[name])}
+    assert any(".encoder." in name for name in same)
+    assert not any(".decoder." in name and name.endswith("conv1.weight") for name in same)
+    kept, _ = export.trained_vae(trained, TINY)
+    assert torch.equal(kept.decoder.conv_in.weight, after["ema.decoder.conv_in.weight"])
+
+
+def test_a_decoder_of_another_encoder_is_refused(trained, tmp_path):
+    for name in ("vae", "decoder"):
+        (tmp_path / f"{name}.safetensors").write_bytes((trained / f"{name}.safetensors").read_bytes())
+    lesson = Line()
+    lesson.name, lesson.network = "vae", networks.vae(TINY)
+    memory = Memory.fresh(lesson.network, Pace(steps=1, rate=1e-3))
+    lesson.loss = lambda rng: lesson.network(torch.zeros(1, 3, 16, 16)).sample.square().mean()
+    advance(lesson, memory, Pace(steps=1, rate=1e-3))
+    memory.save(tmp_path / "vae.safetensors")
+    with pytest.raises(ValueError, match="another encoder"):
+        export.trained_vae(tmp_path, TINY)

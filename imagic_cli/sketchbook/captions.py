@@ -71,10 +71,14 @@ def caption(scene: Described, variant: int | None = None) -> str:
     return sentence if scene.style == "plain" and rng.random() < 0.85 else f"{said} {sentence}"
 
 
+def hides_colour(scene: Described) -> bool:
+    """Whether the colour cannot be seen: in a pencil sketch only flavours, a tree's shape and stripes still show."""
+    return scene.style == "pencil" and scene.subject not in ("cake", "tree") and scene.colour != "zebra"
+
+
 def _sayable(scene: Described) -> str:
-    """The colour, unless a pencil sketch hides it; shapes, flavours and stripes show in pencil too."""
-    hidden = scene.style == "pencil" and scene.subject not in ("cake", "tree") and scene.colour != "zebra"
-    return "" if hidden else scene.colour
+    """The colour, unless the drawing hides it."""
+    return "" if hides_colour(scene) else scene.colour
 
 
 def edit_text(scene: Described, field: str) -> str:

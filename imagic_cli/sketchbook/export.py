@@ -20,13 +20,22 @@ from imagic_cli.sketchbook.scenes import SIZE, drawn
 
 # How many training scenes the scaling factor is computed from.
 SCALE_SCENES = 96
-LESSONS = ("vae", "clip", "unet")
+LESSONS = ("vae", "decoder", "clip", "unet")
 
 
 def trained_vae(out: Path, sizes: Sizes) -> tuple[AutoencoderKL, int]:
-    """The averaged autoencoder of `out`, its scaling factor in its config, and its step. Raises FileNotFoundError."""
+    """The averaged autoencoder of `out`, with the decoder that was trained further if there is one, and its step.
+
+    Its scaling factor is in its config. Raises FileNotFoundError, and ValueError for a decoder of another encoder.
+    """
     vae = networks.vae(sizes).eval().requires_grad_(False)
     step = int(load_average(vae, out / "vae.safetensors")["step"])
+    further = out / "decoder.safetensors"
+    if further.exists():
+        before = {name: value.clone() for name, value in vae.encoder.state_dict().items()}
+        load_average(vae, further)
+        if any(not torch.equal(value, before[name]) for name, value in vae.encoder.state_dict().items()):
+            raise ValueError(f"{further} was trained for another encoder: remove it and train the decoder anew")
     vae.register_to_config(scaling_factor=latent_scale(vae))
     return vae, step
 
@@ -96,6 +105,8 @@ def _card(out: Path, folder: Path) -> str:
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
     rows = []
     for name in LESSONS:
+        if not (out / f"{name}.jsonl").exists():
+            continue
         last = json.loads((out / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()[-1])
         figures = ", ".join(f"{key} {value:.4g}" for key, value in last.items() if key not in ("step", "hours"))
         rows.append(f"| {name} | {last['step']} | {last['hours']:.2f} | {figures} |")
@@ -123,5 +134,5 @@ a download or an account.
 |---|---|---|---|
 {rows}
 
-Made by `python -m imagic_cli.sketchbook.train vae|clip|unet --out DIR`.
+Made by `python -m imagic_cli.sketchbook.train vae|clip|decoder|unet --out DIR`.
 """

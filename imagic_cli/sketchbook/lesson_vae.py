@@ -1,4 +1,4 @@
-"""What the autoencoder learns: to give a scene back, whole or a crop of it."""
+"""What the autoencoder learns: to give a scene back, whole or a crop of it; and, once it is set, its decoder alone."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ KL_WEIGHT = 3e-4
 # Crops show more scenes for the same work; this share of the steps sees whole pictures, because group norms average
 # over what they see.
 WHOLE_SHARE = 0.25
+# What the UNet makes is never exactly a latent that the encoder would give; in units of the latents' own spread.
+LATENT_NOISE = 0.05
+SQUARE_WEIGHT = 4.0
 
 
 @dataclass
@@ -31,17 +34,13 @@ class VaeLesson:
     name: str = "vae"
 
     def loss(self, rng: torch.Generator) -> torch.Tensor:
-        """L1 of pixels, of their differences and of their local means, with a light pull towards a unit normal."""
+        """How far a crop comes back from itself, with a light pull of its latent towards a unit normal."""
         clean = self._crops(rng)
         posterior = self.network.encode(clean).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=rng).to(clean.device)
         recovered = self.network.decode(posterior.mean + posterior.std * noise).sample
-        pixels = F.l1_loss(recovered, clean)
-        edges = sum(F.l1_loss(recovered.diff(dim=d), clean.diff(dim=d)) for d in (2, 3))
-        # Colour is a small share of the pixel loss and would come last without a term of its own.
-        colours = F.l1_loss(F.avg_pool2d(recovered, 8), F.avg_pool2d(clean, 8))
         normal = (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean() / 2
-        loss: torch.Tensor = pixels + edges + colours + KL_WEIGHT * normal
+        loss: torch.Tensor = _distance(recovered, clean) + KL_WEIGHT * normal
         return loss
 
     def _crops(self, rng: torch.Generator) -> torch.Tensor:
@@ -56,27 +55,80 @@ class VaeLesson:
 
     def measure(self, network: nn.Module) -> dict[str, float]:
         """PSNR in dB of reconstructions from the mean latent, and how widely the latent channels spread."""
-        assert isinstance(network, AutoencoderKL)
-        ratios, latents = [], []
-        for start in range(0, len(self.heldout), 16):
-            clean = tensor(list(self.heldout[start : start + 16]), network.device)
-            latent = network.encode(clean).latent_dist.mean
-            error = (network.decode(latent).sample.clamp(-1, 1) - clean).square().mean(dim=(1, 2, 3))
-            ratios.append(10 * torch.log10(4 / error))
-            latents.append(latent)
-        every = torch.cat(latents)
-        spread = every.std(dim=(0, 2, 3))
-        return {
-            "psnr_db": float(torch.cat(ratios).mean()),
-            "psnr_worst_db": float(torch.cat(ratios).min()),
-            "latent_std": float(every.std()),
-            "latent_std_least": float(spread.min()),
-            "latent_std_most": float(spread.max()),
-        }
+        return recovery(network, self.heldout)
 
     def picture(self, network: nn.Module) -> Image.Image:
         """Held-out scenes above what the autoencoder gives back."""
-        assert isinstance(network, AutoencoderKL)
-        clean = tensor(list(self.heldout[:16]), network.device)
-        recovered = network.decode(network.encode(clean).latent_dist.mean).sample
-        return grid([*clean[:8], *recovered[:8], *clean[8:], *recovered[8:]], 8)
+        return before_and_after(network, self.heldout)
+
+
+@dataclass
+class DecoderLesson:
+    """Trains the decoder alone, on `latents` (N, 4, h, w) of the first N `pictures`: whole ones, `batch` a step.
+
+    What a trained UNet makes of latents stays valid, since the encoder stays as it is.
+    """
+
+    network: AutoencoderKL
+    latents: torch.Tensor
+    pictures: Pictures
+    heldout: Pictures
+    scale: float
+    batch: int = 4
+    name: str = "decoder"
+
+    def loss(self, rng: torch.Generator) -> torch.Tensor:
+        """How far pictures come back from their latents with a little noise, the square error counted as well."""
+        chosen = torch.randint(len(self.latents), (self.batch,), generator=rng)
+        clean = tensor([self.pictures[i] for i in chosen.tolist()], self.network.device)
+        latents = self.latents[chosen].float()
+        noise = torch.randn(latents.shape, generator=rng) * (LATENT_NOISE / self.scale)
+        recovered = self.network.decode((latents + noise).to(self.network.device)).sample
+        return _distance(recovered, clean) + SQUARE_WEIGHT * F.mse_loss(recovered, clean)
+
+    def measure(self, network: nn.Module) -> dict[str, float]:
+        """As for the whole autoencoder."""
+        return recovery(network, self.heldout)
+
+    def picture(self, network: nn.Module) -> Image.Image:
+        """Held-out scenes above what the autoencoder gives back."""
+        return before_and_after(network, self.heldout)
+
+
+def _distance(recovered: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+    """L1 of pixels, of their differences and of their local means."""
+    pixels = F.l1_loss(recovered, clean)
+    edges = sum(F.l1_loss(recovered.diff(dim=d), clean.diff(dim=d)) for d in (2, 3))
+    # Colour is a small share of the pixel loss and would come last without a term of its own.
+    colours = F.l1_loss(F.avg_pool2d(recovered, 8), F.avg_pool2d(clean, 8))
+    distance: torch.Tensor = pixels + edges + colours
+    return distance
+
+
+def recovery(network: nn.Module, heldout: Pictures) -> dict[str, float]:
+    """PSNR in dB of reconstructions from the mean latent, and how widely the latent channels spread."""
+    assert isinstance(network, AutoencoderKL)
+    ratios, latents = [], []
+    for start in range(0, len(heldout), 16):
+        clean = tensor(list(heldout[start : start + 16]), network.device)
+        latent = network.encode(clean).latent_dist.mean
+        error = (network.decode(latent).sample.clamp(-1, 1) - clean).square().mean(dim=(1, 2, 3))
+        ratios.append(10 * torch.log10(4 / error))
+        latents.append(latent)
+    every = torch.cat(latents)
+    spread = every.std(dim=(0, 2, 3))
+    return {
+        "psnr_db": float(torch.cat(ratios).mean()),
+        "psnr_worst_db": float(torch.cat(ratios).min()),
+        "latent_std": float(every.std()),
+        "latent_std_least": float(spread.min()),
+        "latent_std_most": float(spread.max()),
+    }
+
+
+def before_and_after(network: nn.Module, heldout: Pictures) -> Image.Image:
+    """Rows of held-out scenes, each above the row of what the autoencoder gives back."""
+    assert isinstance(network, AutoencoderKL)
+    clean = tensor(list(heldout[:16]), network.device)
+    recovered = network.decode(network.encode(clean).latent_dist.mean).sample
+    return grid([*clean[:8], *recovered[:8], *clean[8:], *recovered[8:]], 8)

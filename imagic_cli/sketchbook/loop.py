@@ -93,7 +93,8 @@ class Memory:
     @classmethod
     def fresh(cls, network: nn.Module, pace: Pace) -> Memory:
         """Muon for the weights that mix features, AdamW for the rest."""
-        hidden, rest = [], []
+        hidden: list[nn.Parameter] = []
+        rest: list[nn.Parameter] = []
         for name, p in network.named_parameters():
             if p.requires_grad:
                 mixes = p.ndim >= 2 and not any(part in name for part in FOR_ADAM)

@@ -39,6 +39,7 @@ class Sizes:
     unet: tuple[int, ...] = (64, 128, 192)
     unet_heads: tuple[int, ...] = (4, 4, 8)
     unet_layers: int = 1
+    judge: tuple[int, ...] = (24, 48, 96, 160)
 
 
 def vae(sizes: Sizes) -> AutoencoderKL:

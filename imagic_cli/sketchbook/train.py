@@ -1,8 +1,9 @@
-"""Trains the bundled model: `python -m imagic_cli.sketchbook.train vae|clip|unet|export --out DIR`, in that order.
+"""Trains the bundled model: `python -m imagic_cli.sketchbook.train vae|clip|decoder|unet|judge|export --out DIR`.
 
 Each command takes up its own checkpoint in DIR, so the same command given again trains on; `export` (also done at the
-end of `unet`) writes DIR/model, a Stable Diffusion folder with its model card. After more of `vae` or `clip`, give
-`unet` some more steps too: it has to follow the latents and the words it reads.
+end of `unet`) writes DIR/model, a Stable Diffusion folder with its model card. `decoder` and `unet` need a finished
+`vae` and may run side by side; after more of `vae` or `clip`, give `unet` some more steps too: it has to follow the
+latents and the words it reads. `judge` needs nothing.
 """
 
 from __future__ import annotations
@@ -17,14 +18,17 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import nn
 
 from imagic_cli.sketchbook import networks
 from imagic_cli.sketchbook.corpus import Corpus
 from imagic_cli.sketchbook.export import export, trained_clip, trained_vae
+from imagic_cli.sketchbook.judge import Judge
 from imagic_cli.sketchbook.lesson_clip import ClipLesson
+from imagic_cli.sketchbook.lesson_judge import JudgeLesson
 from imagic_cli.sketchbook.lesson_unet import UnetLesson, encoded
-from imagic_cli.sketchbook.lesson_vae import VaeLesson
+from imagic_cli.sketchbook.lesson_vae import DecoderLesson, VaeLesson
 from imagic_cli.sketchbook.loop import Pace, log, train
 from imagic_cli.sketchbook.networks import Sizes
 from imagic_cli.sketchbook.scenes import Split
@@ -40,7 +44,13 @@ class Plan:
     tail: float = 0.3
 
 
-PLANS = {"vae": Plan(20_000, 2e-3, 16), "clip": Plan(3_000, 1e-3, 96), "unet": Plan(60_000, 1e-3, 32)}
+PLANS = {
+    "vae": Plan(6_000, 2e-3, 8),
+    "clip": Plan(2_000, 1e-3, 96),
+    "decoder": Plan(20_000, 2e-3, 4),
+    "unet": Plan(60_000, 1e-3, 32),
+    "judge": Plan(2_500, 1e-3, 48),
+}
 
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -66,26 +76,43 @@ def learn_clip(out: Path, sizes: Sizes, pace: Pace, corpus: Corpus, batch: int, 
     train(ClipLesson(network, tokenizer, seen, heldout, batch), out, pace)
 
 
+def learn_decoder(out: Path, sizes: Sizes, pace: Pace, corpus: Corpus, batch: int, device: str) -> None:
+    """Trains the decoder of the trained autoencoder further; leaves decoder.safetensors, .jsonl and .png in `out`."""
+    vae, step = trained_vae(out, sizes)
+    _placed(vae, device)
+    latents = _latents(corpus, "train", vae, step)
+    for name, weight in vae.named_parameters():
+        weight.requires_grad_(name.startswith(("decoder.", "post_quant_conv.")))
+    scale = vae.config["scaling_factor"]
+    seen, heldout = corpus.pictures("train"), corpus.pictures("heldout")[:128]
+    train(DecoderLesson(vae, latents, seen, heldout, scale, batch), out, pace)
+
+
+def learn_judge(out: Path, sizes: Sizes, pace: Pace, corpus: Corpus, batch: int, device: str) -> None:
+    """Trains the judge; leaves judge.safetensors, judge.jsonl and judge.png in `out`."""
+    network = _placed(Judge(sizes.judge), device)
+    train(JudgeLesson(network, corpus.pictures("judge"), corpus.pictures("heldout"), batch), out, pace)
+
+
+def _latents(corpus: Corpus, split: Split, vae: AutoencoderKL, step: int) -> torch.Tensor:
+    # The file is named after the encoder's step: the decoder has no part in latents.
+    path = corpus.folder / f"latents-{split}-{corpus.count(split)}-{step}.safetensors"
+    return encoded(path, vae, corpus.pictures(split))
+
+
 def learn_unet(out: Path, sizes: Sizes, pace: Pace, corpus: Corpus, batch: int, device: str) -> None:
     """Trains the UNet on what the trained autoencoder and text tower make of the scenes, then exports the model."""
     tokenizer, clip = trained_clip(out, sizes)
     vae, step = trained_vae(out, sizes)
     _placed(vae, device)
-    splits: tuple[Split, ...] = ("train", "heldout")
-    latents = {
-        split: encoded(
-            corpus.folder / f"latents-{split}-{corpus.count(split)}-{step}.safetensors", vae, corpus.pictures(split)
-        )
-        for split in splits
-    }
     lesson = UnetLesson(
         network=_placed(networks.unet(sizes), device),
         text_encoder=_placed(clip.text_model, device),
         tokenizer=tokenizer,
         vae=vae,
         noise=networks.scheduler(),
-        latents=latents["train"],
-        heldout=latents["heldout"],
+        latents=_latents(corpus, "train", vae, step),
+        heldout=_latents(corpus, "heldout", vae, step),
         scale=vae.config["scaling_factor"],
         batch=batch,
     )
@@ -93,7 +120,13 @@ def learn_unet(out: Path, sizes: Sizes, pace: Pace, corpus: Corpus, batch: int, 
     export(out, sizes)
 
 
-LEARN = {"vae": learn_vae, "clip": learn_clip, "unet": learn_unet}
+LEARN = {
+    "vae": learn_vae,
+    "clip": learn_clip,
+    "decoder": learn_decoder,
+    "unet": learn_unet,
+    "judge": learn_judge,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
