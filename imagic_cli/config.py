@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from imagic_cli.errors import UsageError
 
-DEFAULT_PRESET = "sd15"
+DEFAULT_PRESET = "sketchbook"
 
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 Optimizer = Literal["adam", "adam8bit"]
@@ -92,9 +92,12 @@ class TrainSettings(Settings):
 
 
 class OptimizeSettings(TrainSettings):
-    """Stage A; the defaults are the paper's for Stable Diffusion (section 4)."""
+    """Stage A; the defaults are the paper's for Stable Diffusion (section 4).
 
-    steps: Steps = 1000
+    No steps leave e_opt = e_tgt: the method without stage A.
+    """
+
+    steps: Annotated[int, Field(ge=0)] = 1000
     learning_rate: Rate = 2e-3
 
 

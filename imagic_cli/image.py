@@ -119,16 +119,3 @@ def to_images(pixels: torch.Tensor) -> list[Image.Image]:
         raise NumberError("a picture came out with samples that are not finite numbers", "try --dtype fp32")
     levels = ((pixels.detach().float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     return [Image.fromarray(picture) for picture in levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()]
-
-
-def psnr(a: Image.Image, b: Image.Image) -> float:
-    """Peak signal-to-noise ratio over the RGB pixels in dB; infinite for equal pictures.
-
-    Raises:
-        ValueError: the sizes differ.
-    """
-    if a.size != b.size:
-        raise ValueError(f"pictures of {a.size} and {b.size} pixels cannot be compared")
-    difference = np.asarray(a.convert("RGB"), np.float64) - np.asarray(b.convert("RGB"), np.float64)
-    error = float(np.mean(difference**2))
-    return math.inf if error == 0 else 10 * math.log10(255**2 / error)

@@ -23,6 +23,11 @@ from imagic_cli.run import Run
 
 Flags = Mapping[str, Any]
 
+_DEMO = (
+    "the demo model works: it knows only scenes such as imagic scene draws; "
+    "for photographs name a real one, such as --model sd15"
+)
+
 
 @dataclass(frozen=True)
 class Edit:
@@ -55,6 +60,8 @@ def new_edit(
     photo = read(image)
     recorded = Run(path).read_record() if path is not None and Run(path).record_file.is_file() else None
     name, preset, source = _basis(model_flags, recorded)
+    if recorded is None and model_flags == ModelFlags():
+        tell(Note(_DEMO))
     model = find(source)
     backend = backends.load(model)
     settings = config.override(preset.photo, photo_flags)

@@ -47,7 +47,7 @@ TYPED_WRONGLY: list[tuple[int, list[str], str]] = [
     (2, ["optimize", "bird.png", "\udcff"], "UTF-8"),
     (2, ["optimize", "bird.png", TEXT, "more"], "more"),
     (2, ["optimize", "bird.png", TEXT, "--step", "5"], "--step"),
-    (2, ["optimize", "bird.png", TEXT, "--steps", "0"], "--steps 0"),
+    (2, ["finetune", "--run", "run", "--steps", "0"], "--steps 0"),
     (2, ["optimize", "bird.png", TEXT, "--steps", "-3"], "--steps -3"),
     (2, ["optimize", "bird.png", TEXT, "--steps", "many"], "'--steps'"),
     (2, ["optimize", "bird.png", TEXT, "--steps", "1.5"], "'--steps'"),

@@ -160,15 +160,3 @@ def test_samples_are_rounded_and_clamped() -> None:
 def test_a_picture_that_is_no_number_is_refused(value: float) -> None:
     with pytest.raises(NumberError, match="--dtype fp32"):
         image.to_images(torch.full((1, 3, 2, 2), value))
-
-
-def test_psnr_is_the_formula() -> None:
-    picture = Image.fromarray(COLOURS)
-    off = COLOURS.astype(int)
-    off[2, 3, 1] += 10
-    other = Image.fromarray(off.astype(np.uint8))
-    assert image.psnr(picture, picture) == math.inf
-    assert image.psnr(picture, other) == pytest.approx(20 * math.log10(255) - 10 * math.log10(100 / COLOURS.size))
-    assert image.psnr(Image.new("RGB", (3, 3)), Image.new("RGB", (3, 3), "white")) == 0
-    with pytest.raises(ValueError, match="cannot be compared"):
-        image.psnr(picture, Image.new("RGB", (3, 3)))

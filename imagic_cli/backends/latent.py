@@ -67,6 +67,8 @@ class LatentBackend(ABC):
     """
 
     pipeline_class: Any
+    image_pipeline_class: Any
+    """The family's image-to-image pipeline."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -99,7 +101,7 @@ class LatentBackend(ABC):
         for part in parts.values():
             if isinstance(part, nn.Module):
                 part.eval().requires_grad_(False).to(device)
-        pipeline = self.pipeline(**parts)
+        pipeline = self.pipeline(self.pipeline_class, **parts)
         with torch.no_grad():
             found = [
                 Encoded(
@@ -172,25 +174,69 @@ class LatentBackend(ABC):
             on_step()
             return values
 
-        scheduler = sampler(sampling.scheduler, self.model.config("scheduler"))
-        pipeline = self.pipeline(unet=level.module, scheduler=scheduler)
+        _channels, height, width = draws[0].noise.shape
+        return self._sampled(
+            self.pipeline_class,
+            level,
+            draws,
+            null,
+            sampling,
+            precision,
+            latents=torch.stack([draw.noise for draw in draws]).to(precision.device, precision.dtype),
+            height=height * self.factor,
+            width=width * self.factor,
+            callback_on_step_end=advance,
+        )
+
+    def rework(
+        self,
+        level: Level,
+        draws: Sequence[Draw],
+        clean: Tensor,
+        strength: float,
+        null: Embedding,
+        sampling: SamplingSettings,
+        precision: Precision,
+    ) -> Tensor:
+        """Sample with the family's image-to-image pipeline from a noised `clean`; see `evaluation.baselines`."""
+        image = clean.expand(len(draws), -1, -1, -1).to(precision.device, precision.dtype)
+        # SDXL's looks into its VAE's config, although latents are what it is given.
+        vae = self.codec(precision.device).vae
+        return self._sampled(
+            self.image_pipeline_class, level, draws, null, sampling, precision, vae, image=image, strength=strength
+        )
+
+    def scheduler_config(self) -> dict[str, Any]:
+        """The model's own noise schedule."""
+        return self.model.config("scheduler")
+
+    def _sampled(
+        self,
+        kind: Any,
+        level: Level,
+        draws: Sequence[Draw],
+        null: Embedding,
+        sampling: SamplingSettings,
+        precision: Precision,
+        vae: Any = None,
+        **special: Any,
+    ) -> Tensor:
+        pipeline = self.pipeline(
+            kind, vae=vae, unet=level.module, scheduler=sampler(sampling.scheduler, self.model.config("scheduler"))
+        )
         pipeline.set_progress_bar_config(disable=True)
         # Without a VAE the pipeline assumes a factor of 8.
         pipeline.vae_scale_factor = self.factor
-        _channels, height, width = draws[0].noise.shape
         dtype, device = precision.dtype, precision.device
         batch = Embedding.stack([draw.embedding for draw in draws]).to(device, dtype)
         with torch.no_grad():
             output = pipeline(
                 **self.arguments(batch, null.to(device, dtype).expand(len(draws))),
-                latents=torch.stack([draw.noise for draw in draws]).to(device, dtype),
                 generator=[draw.generator for draw in draws],
-                height=height * self.factor,
-                width=width * self.factor,
                 num_inference_steps=sampling.steps,
                 guidance_scale=sampling.guidance,
                 output_type="latent",
-                callback_on_step_end=advance,
+                **special,
             )
         clean: Tensor = output.images
         return clean.float().cpu()
@@ -218,14 +264,14 @@ class LatentBackend(ABC):
         with loading(self.model, "feature_extractor"):
             return checker, CLIPImageProcessor.from_pretrained(self.model.folder / "feature_extractor")
 
-    def pipeline(self, **components: Any) -> Any:
-        """The family's diffusers pipeline around some of its components."""
-        parameters = inspect.signature(self.pipeline_class.__init__).parameters.values()
+    def pipeline(self, kind: Any, **components: Any) -> Any:
+        """One of the family's diffusers pipelines around some of its components."""
+        parameters = inspect.signature(kind.__init__).parameters.values()
         absent = dict.fromkeys(each.name for each in parameters if each.name != "self" and each.default is each.empty)
         options: dict[str, Any] = absent | components
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return self.pipeline_class(**options, **self.pipeline_options())
+            return kind(**options, **self.pipeline_options())
 
     def pipeline_options(self) -> dict[str, Any]:
         """The pipeline's own settings, from the model's index."""

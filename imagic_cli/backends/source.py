@@ -114,13 +114,17 @@ class Model:
 _CONVERT = "convert them to safetensors first"
 
 
+# Models that are shipped in the package, by the name that a run records: it stays valid on another machine.
+BUNDLED = {"sketchbook": Path(__file__).parents[1] / "sketchbook" / "model"}
+
+
 def find(source: ModelSource) -> Model:
     """The model that `source` names, downloaded if need be.
 
     Raises:
         ModelError: there is no such model, it may not be downloaded, or it is no diffusers model.
     """
-    path = local(source.source)
+    path = BUNDLED.get(source.source) or local(source.source)
     if path and path.is_file():
         folder = _convert(path, source)
     elif path:

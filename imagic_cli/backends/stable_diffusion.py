@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 from torch import Tensor
 from transformers import CLIPTextModel
 
@@ -18,6 +18,7 @@ class StableDiffusion(LatentBackend):
     """One CLIP text encoder; the UNet sees nothing but its tokens."""
 
     pipeline_class = StableDiffusionPipeline
+    image_pipeline_class = StableDiffusionImg2ImgPipeline
 
     def text_components(self) -> dict[str, Any]:
         """Tokenizer and text encoder."""

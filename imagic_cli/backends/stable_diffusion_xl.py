@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionXLPipeline
+from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
@@ -18,6 +18,7 @@ class StableDiffusionXL(LatentBackend):
     """Stage A optimises tokens and pooled embedding both: the paper leaves open what is right here."""
 
     pipeline_class = StableDiffusionXLPipeline
+    image_pipeline_class = StableDiffusionXLImg2ImgPipeline
 
     def text_components(self) -> dict[str, Any]:
         """Both tokenizers and text encoders."""

@@ -160,6 +160,57 @@ def generate(
         report.result(pictures.sheet_file, "sheet")
 
 
+def sharded(count: int, shard: str) -> list[int]:
+    """The numbers below `count` that are part I of N, for a `shard` of "I/N".
+
+    Raises:
+        UsageError: it is not that.
+    """
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", shard)
+    part, parts = (int(number) for number in found.groups()) if found else (0, 0)
+    if not 1 <= part <= parts:
+        raise UsageError(f"--shard {shard!r} is not I/N with I from 1 to N", "such as --shard 2/8")
+    return list(range(count))[part - 1 :: parts]
+
+
+def bench(
+    output: Path, numbers: list[int], model: ModelFlags, recipe: tuple[Flags, Flags, Flags], how: How, report: Report
+) -> None:
+    """Edit and judge what is missing, then tell what all results there say together."""
+    for settings, flags in zip((OptimizeSettings(), FinetuneSettings(), SamplingSettings()), recipe, strict=True):
+        override(settings, flags)
+    if not can_be_named(output) or (output.exists() and not output.is_dir()):
+        raise UsageError(f"--out {output} cannot be a folder")
+    from imagic_cli.sketchbook.bench import Bench, Recipe
+    from imagic_cli.sketchbook.bench_summary import HEAD, cells, markdown, read, rows
+
+    Bench(output, model, Recipe(*recipe), how, report).run(numbers)
+    pairs = read(output)
+    files.commit_bytes(output / "summary.md", markdown(pairs).encode())
+    report.table(f"{len(pairs)} pairs, {output}", HEAD, [list(cells(row)) for row in rows(pairs)])
+    report.result(output / "summary.md", "summary")
+
+
+def scene(text: str, output: Path, seed: int) -> None:
+    """Draw a scene and save it.
+
+    Raises:
+        UsageError: the words are not the grammar's, or the file cannot be written there.
+    """
+    _check_output(output)
+    from imagic_cli.sketchbook.scenes import Scene
+
+    try:
+        drawn = Scene.from_text(text, seed).draw()
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+    def save(temporary: Path) -> None:
+        drawn.save(temporary, format="PNG")
+
+    files.commit(output, save)
+
+
 def planned(edit: Edit, finetune: Flags, generate: Flags, how: How) -> Edit:
     """The edit with what was told about all three stages in its record: that is the run's own way."""
     from imagic_cli.resolve import finetune_record, sampling_settings
@@ -192,9 +243,9 @@ def _remembered(run: Run) -> Iterator[None]:
 def _check_output(output: Path) -> None:
     # Before the work, not after it.
     if output.suffix.lower() != ".png":
-        raise UsageError(f"--output {output} must end in .png")
+        raise UsageError(f"the output {output} must end in .png")
     if not can_be_named(output) or output.is_dir() or not output.parent.is_dir():
-        raise UsageError(f"--output {output} cannot be a file", "name one in a folder that exists")
+        raise UsageError(f"the output {output} cannot be a file", "name one in a folder that exists")
 
 
 def _some(text: str | None, name: str) -> bool:

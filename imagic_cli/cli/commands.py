@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import typer
 
 from imagic_cli import __version__, inspection
@@ -242,6 +244,50 @@ def clean(run: o.RunArgument = None, json: o.JsonOption = False, debug: o.DebugO
     with Report(False, json) as report:
         for path in inspection.clean(existing_run(run, report)):
             report.result(path, "removed")
+
+
+@app.command()
+def scene(
+    text: o.SceneArgument,
+    output: o.SceneFileArgument,
+    seed: o.SceneSeedOption = 0,
+    json: o.JsonOption = False,
+    debug: o.DebugOption = False,
+) -> None:
+    """Draw an input picture for the demo model, such as "a red bird on grass"; the seed decides what is not said."""
+    with Report(False, json) as report:
+        calls.scene(text, output, seed)
+        report.result(output, "image")
+
+
+@app.command()
+def bench(
+    suite: o.SuiteArgument,
+    output: o.BenchOutOption = Path("runs/bench"),
+    pairs: o.PairsOption = 150,
+    shard: o.ShardOption = "1/1",
+    model: o.ModelOption = None,
+    preset: o.PresetOption = None,
+    optimize_steps: o.OptimizeStepsOption = None,
+    optimize_lr: o.OptimizeRateOption = None,
+    finetune_steps: o.FinetuneStepsOption = None,
+    finetune_lr: o.FinetuneRateOption = None,
+    steps: o.SampleStepsOption = None,
+    guidance: o.GuidanceOption = None,
+    batch_size: o.BatchSizeOption = 8,
+    device: o.DeviceOption = "auto",
+    quiet: o.QuietOption = False,
+    json: o.JsonOption = False,
+    debug: o.DebugOption = False,
+) -> None:
+    """Edit drawn scenes whose right answer is known, by Imagic, its ablations, SDEdit and DDIB, and judge them."""
+    first = {"steps": optimize_steps, "learning_rate": optimize_lr}
+    then = {"steps": finetune_steps, "learning_rate": finetune_lr}
+    last = {"steps": steps, "guidance": guidance}
+    how = calls.how(device=device, batch_size=batch_size)
+    with Report(quiet, json) as report:
+        named = ModelFlags(model, preset)
+        calls.bench(output, calls.sharded(pairs, shard), named, (first, then, last), how, report)
 
 
 @app.command()

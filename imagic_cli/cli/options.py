@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,6 +21,12 @@ RunArgument = Annotated[
 RunOption = Annotated[
     Path | None,
     typer.Option("--run", help="Run directory (or IMAGIC_RUN); else a new one, or the one last used here."),
+]
+
+SceneArgument = Annotated[str, typer.Argument(metavar="TEXT", help="What the picture shows.", show_default=False)]
+SceneFileArgument = Annotated[Path, typer.Argument(metavar="PNG", help="Where it is saved.", show_default=False)]
+SceneSeedOption = Annotated[
+    int, typer.Option("--seed", min=0, help="Of shades, place, light, and all else that TEXT leaves out.")
 ]
 
 ModelOption = Annotated[
@@ -75,6 +81,18 @@ OptimizeStepsOption = Annotated[
 FinetuneStepsOption = Annotated[
     int | None, typer.Option("--finetune-steps", help="Updates of stage B.", rich_help_panel=_RECIPE)
 ]
+
+OptimizeRateOption = Annotated[
+    float | None, typer.Option("--optimize-lr", help="Learning rate of stage A.", rich_help_panel=_RECIPE)
+]
+FinetuneRateOption = Annotated[
+    float | None, typer.Option("--finetune-lr", help="Learning rate of stage B.", rich_help_panel=_RECIPE)
+]
+
+SuiteArgument = Annotated[Literal["sketchbook"], typer.Argument(help="Which edits.", show_default=False)]
+PairsOption = Annotated[int, typer.Option("--pairs", min=1, max=10_000, help="How many edits.")]
+ShardOption = Annotated[str, typer.Option("--shard", metavar="I/N", help="Do the I-th of N equal parts alone.")]
+BenchOutOption = Annotated[Path, typer.Option("--out", help="Folder of the results; what is there is not done again.")]
 
 EtaOption = Annotated[
     str, typer.Option("--eta", help="0.7, or 0.5,0.7, or start:end:step. 0 is the input, 1 the text.")

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -114,6 +115,19 @@ class Report:
         table = Table("what", "how it is", "what to do", show_lines=True)
         for finding in found:
             table.add_row(finding.topic, finding.value, finding.advice or "fine")
+        Console(highlight=False).print(table, markup=False)
+
+    def table(self, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Figures in columns; the first one names each row."""
+        if self.json_lines:
+            for row in rows:
+                self._write({"event": "row", **dict(zip(head, row, strict=True))})
+            return
+        table = Table(title=title, title_justify="left")
+        for column in head:
+            table.add_column(column, justify="left" if column == head[0] else "right")
+        for row in rows:
+            table.add_row(*row)
         Console(highlight=False).print(table, markup=False)
 
     def plan(self, run: Run, record: Record, costs: list[Cost]) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from imagic_cli.errors import ModelError
 from imagic_cli.sketchbook.captions import hides_colour
+from imagic_cli.sketchbook.networks import Sizes
 from imagic_cli.sketchbook.scenes import Scene
 from imagic_cli.sketchbook.vocabulary import KINDS, SETTINGS, STYLES
 
@@ -21,6 +25,7 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "setting": tuple(SETTINGS),
     "style": tuple(STYLES),
 }
+SHIPPED = Path(__file__).parent / "model" / "judge" / "judge.safetensors"
 # cross_entropy's own mark for what has no right answer.
 UNSEEN = -100
 
@@ -100,6 +105,19 @@ class Judge(nn.Module):
             pose = CLASSES["pose"][own[int(logits["pose"][row, own].argmax())]]
             found.append(Sight(**(best | {"pose": pose.partition(": ")[2]})))
         return found
+
+
+def load() -> Judge:
+    """The judge that is shipped.
+
+    Raises:
+        ModelError: it is missing.
+    """
+    if not SHIPPED.is_file():
+        raise ModelError(f"{SHIPPED} is missing", "install imagic again, or train it: make sketchbook")
+    judge = Judge(Sizes().judge).eval()
+    judge.load_state_dict({name: value.float() for name, value in load_file(SHIPPED).items()})
+    return judge
 
 
 def agreement(seen: Sight, wanted: Sight) -> dict[str, bool]:

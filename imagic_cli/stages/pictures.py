@@ -14,8 +14,9 @@ from imagic_cli import files, png
 from imagic_cli.backends.base import Backend, Codec
 from imagic_cli.config import SamplingSettings
 from imagic_cli.errors import ArtifactError
+from imagic_cli.evaluation.fidelity import psnr
 from imagic_cli.events import Listener, Pictured
-from imagic_cli.image import psnr, to_images
+from imagic_cli.image import to_images
 from imagic_cli.names import variant_name
 from imagic_cli.record import Record
 from imagic_cli.run import Run

@@ -1,0 +1,146 @@
+"""What the benchmark's scores say together: one row per way to edit, each figure with its 95 % interval over pairs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from imagic_cli.errors import InputError
+from imagic_cli.evaluation.intervals import Interval, bootstrap
+from imagic_cli.sketchbook.bench import ETAS, Score
+
+# Success counts at this fidelity to the untouched part of the input, dB: "equal fidelity" for every method.
+FLOORS = (16.0, 18.0, 20.0, 22.0)
+_MIDDLE = float(ETAS[len(ETAS) // 2])
+
+Scores = Sequence[Score]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to edit, over all pairs.
+
+    Attributes:
+        method: and its setting, or how many settings are pooled.
+        tries: pictures per pair to pick from.
+        best: share of pairs with a success among the tries.
+        one: share in which a single fixed try is one.
+        clip: share in which the picture with the highest CLIP score is one.
+        floors: `best` among tries of at least so many dB to the input's untouched part.
+        answer_psnr: of the best picture to the true answer, dB.
+        answer_ssim: the same, SSIM.
+        kept_psnr: of the best picture to the input, outside what the true answer changes, dB.
+    """
+
+    method: str
+    tries: int
+    best: Interval
+    one: Interval
+    clip: Interval
+    floors: dict[float, Interval]
+    answer_psnr: Interval
+    answer_ssim: Interval
+    kept_psnr: Interval
+
+
+def read(folder: Path) -> dict[str, list[Score]]:
+    """The scores of every finished pair, by its file's name.
+
+    Raises:
+        InputError: there are none.
+    """
+    found = {
+        path.stem: [Score(**each) for each in json.loads(path.read_text(encoding="utf-8"))["scores"]]
+        for path in sorted(folder.glob("pair-*.json"))
+    }
+    if not found:
+        raise InputError(f"{folder} holds no benchmark results", "run: imagic bench sketchbook")
+    return found
+
+
+def rows(pairs: Mapping[str, Scores]) -> list[Row]:
+    """One row per method and setting, and one per method over its settings where it has several."""
+    every = [score for scores in pairs.values() for score in scores]
+    found = []
+    for method in dict.fromkeys(score.method for score in every):
+        settings = sorted({score.setting for score in every if score.method == method})
+        chosen = [setting for setting in settings if method != "imagic" or setting > 0]
+        if method == "SDEdit":
+            chosen = _strongest(pairs, chosen)
+        if len(chosen) > 1:
+            found.append(_row(f"{method}, {len(chosen)} settings", pairs, _of(method, chosen), _single(chosen)))
+        for setting in settings:
+            label = f"{method} {setting:g}" if len(settings) > 1 else method
+            found.append(_row(label, pairs, _of(method, [setting]), setting))
+    return found
+
+
+def _strongest(pairs: Mapping[str, Scores], settings: Sequence[float]) -> list[float]:
+    """The settings with the highest success, as many as Imagic has etas: the comparison favours the other method."""
+
+    def rate(setting: float) -> float:
+        return _row("", pairs, _of("SDEdit", [setting]), setting).best.mean
+
+    return sorted(sorted(settings, key=rate)[-len(ETAS) :])
+
+
+def _single(settings: Sequence[float]) -> float:
+    return _MIDDLE if _MIDDLE in settings else settings[len(settings) // 2]
+
+
+def _of(method: str, settings: Sequence[float]) -> Callable[[Score], bool]:
+    return lambda score: score.method == method and score.setting in settings
+
+
+def _row(label: str, pairs: Mapping[str, Scores], wanted: Callable[[Score], bool], single: float) -> Row:
+    tries = [[score for score in scores if wanted(score)] for scores in pairs.values()]
+    picked = [max(each, key=lambda score: (score.success, score.answer_psnr)) for each in tries]
+    floors = {
+        floor: bootstrap([float(any(s.success and s.kept_psnr >= floor for s in each)) for each in tries])
+        for floor in FLOORS
+    }
+    kept = [score.kept_psnr for score in picked if score.kept_psnr == score.kept_psnr]
+    return Row(
+        method=label,
+        tries=len(tries[0]),
+        best=bootstrap([float(score.success) for score in picked]),
+        one=bootstrap([float(next(s for s in each if s.setting == single).success) for each in tries]),
+        clip=bootstrap([float(max(each, key=lambda score: score.clip).success) for each in tries]),
+        floors=floors,
+        answer_psnr=bootstrap([score.answer_psnr for score in picked]),
+        answer_ssim=bootstrap([score.answer_ssim for score in picked]),
+        kept_psnr=bootstrap(kept),
+    )
+
+
+def cells(row: Row) -> Iterator[str]:
+    """The row as a table shows it; see `HEAD`."""
+    yield row.method
+    yield str(row.tries)
+    for share in (row.best, row.one, row.clip, *row.floors.values()):
+        yield f"{100 * share.mean:.0f} [{100 * share.low:.0f}, {100 * share.high:.0f}]"
+    for number in (row.answer_psnr, row.kept_psnr):
+        yield f"{number.mean:.1f} [{number.low:.1f}, {number.high:.1f}]"
+    yield f"{row.answer_ssim.mean:.3f}"
+
+
+HEAD = (
+    "method",
+    "tries",
+    "best, %",
+    "one, %",
+    "CLIP's pick, %",
+    *(f"best at {floor:g} dB, %" for floor in FLOORS),
+    "to the answer, dB",
+    "kept, dB",
+    "SSIM",
+)
+
+
+def markdown(pairs: Mapping[str, Scores]) -> str:
+    """The table of all rows, with how many pairs they are over."""
+    lines = [f"{len(pairs)} pairs.", "", f"| {' | '.join(HEAD)} |", f"|{'---|' * len(HEAD)}"]
+    lines += [f"| {' | '.join(cells(row))} |" for row in rows(pairs)]
+    return "\n".join(lines) + "\n"
