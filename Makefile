@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test lint types format torture memory delta clean
+.PHONY: help setup demo check test lint types format torture memory delta sketchbook clean
 
 help:  ## Show this
-	@awk -F ':.*## ' '/^[a-z].*:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z].*:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/done  ## Make .venv: torch for this machine (CUDA only where there is a GPU), imagic and its tools
 
@@ -44,6 +44,16 @@ memory: setup  ## Peak memory of one A and one B step on the Stable Diffusion 1.
 
 delta: setup  ## How far images differ when the fine-tuned change is stored in fp16, bf16 or fp32
 	$(BIN)/python tests/bench/delta.py
+
+# DEVICE=cuda trains in minutes what takes two cores many hours.
+SKETCHBOOK := runs/sketchbook
+DEVICE ?= cpu
+sketchbook: setup  ## Train the bundled model anew (resumable), measure it, and put it into the package
+	for lesson in vae clip decoder judge unet; do \
+		$(BIN)/python -m imagic_cli.sketchbook.train $$lesson --out $(SKETCHBOOK) --device $(DEVICE) || exit 1; done
+	rm -rf imagic_cli/sketchbook/model
+	cp -r $(SKETCHBOOK)/model imagic_cli/sketchbook/model
+	$(BIN)/python -m imagic_cli.sketchbook.measure imagic_cli/sketchbook/model
 
 clean:  ## Remove .venv and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

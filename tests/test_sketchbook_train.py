@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import CLIPModel, CLIPTokenizer
 
-from imagic_cli.sketchbook import export, lesson_unet, networks, train
+from imagic_cli.sketchbook import export, lesson_unet, measure, networks, train
 from imagic_cli.sketchbook.captions import known_words
 from imagic_cli.sketchbook.corpus import Corpus
+from imagic_cli.sketchbook.judge import CLASSES, Judge
 from imagic_cli.sketchbook.loop import Memory, Pace, advance, generator
 from imagic_cli.sketchbook.loop import train as run
 from imagic_cli.sketchbook.muon import orthogonal
@@ -147,6 +148,8 @@ def test_the_exported_folder_is_a_stock_stable_diffusion_pipeline(trained):
         assert {value.dtype for value in load_file(path).values()} == {torch.float16}, path
     names = {path.suffix for path in trained.joinpath("model").rglob("*") if path.is_file()}
     assert names <= {".json", ".txt", ".md", ".safetensors"}
+    judge = Judge(TINY.judge)
+    judge.load_state_dict(load_file(trained / "model" / "judge" / "judge.safetensors"))
 
 
 def test_the_exported_scaling_factor_gives_latents_unit_variance(trained):
@@ -247,3 +250,15 @@ def test_a_decoder_of_another_encoder_is_refused(trained, tmp_path):
     memory.save(tmp_path / "vae.safetensors")
     with pytest.raises(ValueError, match="another encoder"):
         export.trained_vae(tmp_path, TINY)
+
+
+def test_measuring_writes_the_figures_into_the_card_once(trained, monkeypatch, capsys):
+    monkeypatch.setattr(measure, "load", lambda: Judge((16, 16)))
+    for _ in range(2):
+        measure.main([str(trained / "model"), "--scenes", "4", "--captions", "3"])
+    found = json.loads(capsys.readouterr().out.partition("\n}\n")[0] + "}")
+    assert 0 < found["vae_psnr_db"] < 40
+    assert {f"{kind}_{name}" for kind in ("judge", "text_to_image") for name in CLASSES} <= found.keys()
+    card = (trained / "model" / "README.md").read_text()
+    assert card.count("## Measured") == 1 and f"| vae psnr db | {found['vae_psnr_db']:.4g} |" in card
+    assert "# sketchbook" in card

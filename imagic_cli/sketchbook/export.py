@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from safetensors.torch import save_file
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 from imagic_cli.sketchbook import networks
 from imagic_cli.sketchbook.corpus import tensor
+from imagic_cli.sketchbook.judge import Judge
 from imagic_cli.sketchbook.lesson_clip import MEAN, STD
 from imagic_cli.sketchbook.loop import load_average
 from imagic_cli.sketchbook.networks import Sizes
@@ -20,7 +22,7 @@ from imagic_cli.sketchbook.scenes import SIZE, drawn
 
 # How many training scenes the scaling factor is computed from.
 SCALE_SCENES = 96
-LESSONS = ("vae", "decoder", "clip", "unet")
+LESSONS = ("vae", "decoder", "clip", "judge", "unet")
 
 
 def trained_vae(out: Path, sizes: Sizes) -> tuple[AutoencoderKL, int]:
@@ -61,7 +63,7 @@ def latent_scale(vae: AutoencoderKL) -> float:
 
 
 def export(out: Path, sizes: Sizes) -> Path:
-    """Writes `out`/model from the checkpoints in `out`: fp16 safetensors, the stock layout, and `clip/` beside it.
+    """Writes `out`/model from the checkpoints in `out`: fp16 safetensors, the stock layout, `clip/` and `judge/` beside.
 
     Raises FileNotFoundError when one of the three networks has not been trained yet.
     """
@@ -86,6 +88,11 @@ def export(out: Path, sizes: Sizes) -> Path:
         networks.tokenizer(folder / place, sizes)
     for saved in ("text_encoder", "clip"):
         _load_as_float32(folder / saved / "config.json")
+    if (out / "judge.safetensors").exists():
+        judge = Judge(sizes.judge)
+        load_average(judge, out / "judge.safetensors")
+        (folder / "judge").mkdir(exist_ok=True)
+        save_file(judge.half().state_dict(), folder / "judge" / "judge.safetensors")
     size = {"height": SIZE, "width": SIZE}
     CLIPImageProcessorPil(
         do_resize=True, size=size, do_center_crop=False, crop_size=size, image_mean=MEAN, image_std=STD
@@ -128,11 +135,12 @@ a download or an account.
 - Size: {size:.1f} MB, fp16. Pictures: 128 x 128. Latents: 4 x 16 x 16. Prediction: velocity.
 - Data: scenes of the training split, one wording of many for each step. It lacks some combinations of attributes.
 - `clip/` is the whole CLIP whose text tower conditions the UNet; it was trained contrastively on the same scenes.
+- `judge/` is a classifier of scenes that no other part was trained or chosen with.
 - Measured on the held-out split, averaged weights, at the end of training:
 
 | network | steps | hours | figures |
 |---|---|---|---|
 {rows}
 
-Made by `python -m imagic_cli.sketchbook.train vae|clip|decoder|unet --out DIR`.
+Made by `python -m imagic_cli.sketchbook.train vae|clip|decoder|judge|unet --out DIR`.
 """

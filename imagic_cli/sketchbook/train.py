@@ -1,4 +1,4 @@
-"""Trains the bundled model: `python -m imagic_cli.sketchbook.train vae|clip|decoder|unet|judge|export --out DIR`.
+"""Trains the bundled model: `python -m imagic_cli.sketchbook.train vae|clip|decoder|judge|unet|export --out DIR`.
 
 Each command takes up its own checkpoint in DIR, so the same command given again trains on; `export` (also done at the
 end of `unet`) writes DIR/model, a Stable Diffusion folder with its model card. `decoder` and `unet` need a finished
@@ -124,8 +124,8 @@ LEARN = {
     "vae": learn_vae,
     "clip": learn_clip,
     "decoder": learn_decoder,
-    "unet": learn_unet,
     "judge": learn_judge,
+    "unet": learn_unet,
 }
 
 
