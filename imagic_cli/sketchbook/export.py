@@ -63,7 +63,7 @@ def latent_scale(vae: AutoencoderKL) -> float:
 
 
 def export(out: Path, sizes: Sizes) -> Path:
-    """Writes `out`/model from the checkpoints in `out`: fp16 safetensors, the stock layout, `clip/` and `judge/` beside.
+    """Writes `out`/model from the checkpoints in `out`: fp16 safetensors in the stock layout.
 
     Raises FileNotFoundError when one of the three networks has not been trained yet.
     """
