@@ -98,6 +98,18 @@ TYPED_WRONGLY: list[tuple[int, list[str], str]] = [
     (2, ["generate", "--run", "run", "-o", "a.png", "--seeds", "2"], "takes one image"),
     (2, ["edit", "bird.png"], "no text"),
     (2, ["status", "run", "more"], "more"),
+    (2, ["scene", "a rde bird", "bird.png"], "unknown word 'rde' (nearest known: red"),
+    (2, ["scene", "", "bird.png"], "name one subject: bird"),
+    (2, ["scene", "a red blue bird", "bird.png"], "two of colour"),
+    (2, ["scene", "a bird", "bird.jpg"], "must end in .png"),
+    (2, ["scene", "a bird", "nowhere/bird.png"], "nowhere/bird.png"),
+    (2, ["scene", "a bird", "bird.png", "--seed", "-1"], "--seed"),
+    (2, ["bench", "tedbench"], "sketchbook"),
+    (2, ["bench", "sketchbook", "--pairs", "0"], "--pairs"),
+    (2, ["bench", "sketchbook", "--shard", "3/2"], "--shard '3/2'"),
+    (2, ["bench", "sketchbook", "--shard", "0/2"], "--shard '0/2'"),
+    (2, ["bench", "sketchbook", "--out", "bird.png"], "--out bird.png"),
+    (2, ["bench", "sketchbook", "--finetune-steps", "0"], "--steps 0"),
 ]
 NEEDS_THE_LIBRARIES: list[tuple[int, list[str], str]] = [
     (2, ["optimize", "bird.png", TEXT, "--model", "sd", "--size", "33"], "--size 33 is not a multiple of 16"),

@@ -2,9 +2,12 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from drive import done
+from PIL import Image
 
 from imagic_cli.sketchbook.captions import parse
 from imagic_cli.sketchbook.scenes import SPLITS, Scene, held_out, sample
@@ -205,3 +208,9 @@ def test_the_training_split_lacks_the_held_out_combinations_but_no_single_attrib
 def test_no_two_splits_share_a_nuisance_seed():
     seeds = [{sample(i, split).seed for i in range(200)} for split in SPLITS]
     assert len(set.union(*seeds)) == 200 * len(SPLITS)
+
+
+def test_the_command_draws_the_scene_that_the_words_say(elsewhere: Path) -> None:
+    done("scene", "a red bird on grass", "bird.png", "--seed", "4")
+    with Image.open("bird.png") as image:
+        assert image.tobytes() == Scene.from_text("a red bird on grass", 4).draw().tobytes()
