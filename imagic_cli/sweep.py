@@ -45,6 +45,18 @@ def parse_seeds(first: int, count: int) -> list[int]:
     return list(range(first, first + count))
 
 
+def parse_seed_range(text: str) -> list[int]:
+    """Seeds from '3' or 'first:end', the end excluded: '0:8' is eight seeds.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    first, colon, end = text.partition(":")
+    if not first.isdecimal() or (colon and not end.isdecimal()):
+        raise UsageError(f"--seed {text!r} is no number or range", "such as 3, or 0:8 for eight seeds")
+    return parse_seeds(int(first), int(end) - int(first) if colon else 1)
+
+
 def _range(start: Decimal, end: Decimal, step: Decimal, text: str) -> list[str]:
     if step <= 0 or end < start:
         raise UsageError(f"--eta {text}: the step must be above 0 and the end not before the start")

@@ -9,7 +9,7 @@ import torch
 import toys
 from diffusers import DDIMScheduler, StableDiffusionImg2ImgPipeline, StableDiffusionXLImg2ImgPipeline
 from PIL import Image
-from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
+from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 from imagic_cli import backends
 from imagic_cli.backends.source import find
@@ -78,15 +78,8 @@ def test_an_interval_holds_its_mean_and_narrows_with_more_values() -> None:
 
 
 def test_clip_score_is_the_cosine(tmp_path: Path) -> None:
-    words = toys.tokenizer(tmp_path)
-    torch.manual_seed(0)
-    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    text = toys.text_config(len(words)).to_dict()
-    config = CLIPConfig(text_config=text, vision_config=vision | {"image_size": 32, "patch_size": 16}, projection_dim=8)
-    model = CLIPModel(config).eval()
-    model.save_pretrained(tmp_path)
-    words.save_pretrained(tmp_path)
-    CLIPImageProcessorPil(size={"height": 32, "width": 32}, do_center_crop=False).save_pretrained(tmp_path)
+    toys.clip(tmp_path)
+    words, model = CLIPTokenizer.from_pretrained(tmp_path), CLIPModel.from_pretrained(tmp_path).eval()
     pictures = [Image.fromarray(NOISE), Image.new("RGB", (40, 40), "red")]
     found = ClipScore(tmp_path)(pictures, "a bird")
     pixels = CLIPImageProcessorPil.from_pretrained(tmp_path)(images=pictures, return_tensors="pt").pixel_values

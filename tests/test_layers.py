@@ -20,6 +20,7 @@ ONLY = {
     "transformers": ("backends/", "evaluation/", "sketchbook/"),
     "huggingface_hub": ("backends/hub.py", "doctor.py"),
     "filelock": ("lock.py",),
+    "matplotlib": ("evaluation/plots.py",),
     "safetensors": ("container.py", "backends/", "sketchbook/"),
     "click": (),
     "pickle": (),

@@ -20,6 +20,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     CLIPConfig,
     CLIPImageProcessorPil,
+    CLIPModel,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
@@ -50,6 +51,19 @@ def text_config(words: int, width: int = 32, projection: int = 32) -> CLIPTextCo
         eos_token_id=words - 1,
         pad_token_id=words - 1,
     )
+
+
+def clip(folder: Path) -> Path:
+    """A whole CLIP with its tokenizer and image processor, 32 px."""
+    torch.manual_seed(0)
+    words = tokenizer(folder)
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = text_config(len(words)).to_dict()
+    config = CLIPConfig(text_config=text, vision_config=vision | {"image_size": 32, "patch_size": 16}, projection_dim=8)
+    CLIPModel(config).save_pretrained(folder)
+    words.save_pretrained(folder)
+    CLIPImageProcessorPil(size={"height": 32, "width": 32}, do_center_crop=False).save_pretrained(folder)
+    return folder
 
 
 def vae(scaling: float = 0.18215) -> AutoencoderKL:

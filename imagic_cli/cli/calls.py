@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,9 +22,10 @@ from imagic_cli.config import (
     override,
 )
 from imagic_cli.errors import Interrupted, UsageError
+from imagic_cli.events import Sampled, Started
 from imagic_cli.locate import can_be_named, remember
 from imagic_cli.run import Run
-from imagic_cli.sweep import Item, parse_etas, parse_seeds
+from imagic_cli.sweep import Item, parse_etas, parse_seed_range, parse_seeds
 
 if TYPE_CHECKING:
     from imagic_cli.backends.source import Model
@@ -156,6 +158,55 @@ def generate(
         files.commit_bytes(output, pictures.path(items[0]).read_bytes())
     for item in items:
         report.result(pictures.path(item), "image")
+    if len(items) > 1:
+        report.result(pictures.sheet_file, "sheet")
+
+
+def grid(eta: str, seed: str) -> list[Item]:
+    """Each eta with each seed of a range.
+
+    Raises:
+        UsageError: they cannot be meant.
+    """
+    seeds = parse_seed_range(seed)
+    return [(each, one) for each in parse_etas(eta) for one in seeds]
+
+
+def sweep(
+    run: Run,
+    record: Record,
+    model: Model,
+    sampling: SamplingSettings,
+    items: Sequence[Item],
+    clip: str | None,
+    how: How,
+    force: bool,
+    report: Report,
+) -> None:
+    """Stage C over a grid, then what the images are worth; prints the table, the sheet and the plot."""
+    from imagic_cli.evaluation.plots import tradeoff
+    from imagic_cli.evaluation.scoring import aligner, score, suggested
+    from imagic_cli.stages.generate import generate as work
+
+    judge = aligner(clip, record.model.source, report)
+    with _remembered(run):
+        pictures = work(run, record, model, sampling, items, how, force, report)
+    text = sampling.prompt or record.text
+    counted = itertools.count(1)
+    report(Started("measure", 0, len(items)))
+    table = score(
+        {item: pictures.path(item) for item in items},
+        run.read_image(),
+        text,
+        judge,
+        lambda: report(Sampled("measure", next(counted) / len(items))),
+    )
+    table.save(pictures.folder / "metrics.csv")
+    files.commit_bytes(pictures.folder / "tradeoff.svg", tradeoff(table, text).encode())
+    if first := suggested(table):
+        report.say(f"look first at eta {', '.join(first)}; figures cannot choose for you: see the sheet")
+    report.result(pictures.folder / "metrics.csv", "metrics")
+    report.result(pictures.folder / "tradeoff.svg", "plot")
     if len(items) > 1:
         report.result(pictures.sheet_file, "sheet")
 

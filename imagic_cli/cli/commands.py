@@ -219,6 +219,38 @@ def edit(
 
 
 @app.command()
+def sweep(
+    run: o.RunArgument = None,
+    eta: o.SweepEtaOption = "0:1:0.05",
+    seed: o.SweepSeedOption = "0:8",
+    clip: o.ClipOption = None,
+    prompt: o.PromptOption = None,
+    negative: o.NegativeOption = None,
+    scheduler: o.SchedulerOption = None,
+    steps: o.SampleStepsOption = None,
+    guidance: o.GuidanceOption = None,
+    pretrained: o.PretrainedOption = False,
+    dtype: o.DtypeOption = None,
+    batch_size: o.BatchSizeOption = None,
+    device: o.DeviceOption = "auto",
+    force: o.ForceOption = False,
+    strict: o.StrictOption = False,
+    quiet: o.QuietOption = False,
+    json: o.JsonOption = False,
+    debug: o.DebugOption = False,
+) -> None:
+    """Fill a grid of etas and seeds, measure every image, plot the trade-off, and name the etas to look at first."""
+    items = calls.grid(eta, seed)
+    flags = {"prompt": prompt, "negative": negative, "scheduler": scheduler, "steps": steps, "guidance": guidance}
+    flags |= {"pretrained": pretrained or None, "dtype": dtype}
+    how = calls.how(device=device, batch_size=batch_size, strict=strict)
+    with Report(quiet, json) as report:
+        chosen = existing_run(run, report)
+        record, found, sampling = calls.sampling(chosen, flags, how)
+        calls.sweep(chosen, record, found, sampling, items, clip, how, force, report)
+
+
+@app.command()
 def status(run: o.RunArgument = None, json: o.JsonOption = False, debug: o.DebugOption = False) -> None:
     """Each stage: done, stale and why, resumable, or missing; and what to type next."""
     with Report(False, json) as report:

@@ -89,6 +89,15 @@ FinetuneRateOption = Annotated[
     float | None, typer.Option("--finetune-lr", help="Learning rate of stage B.", rich_help_panel=_RECIPE)
 ]
 
+SweepEtaOption = Annotated[str, typer.Option("--eta", help="Etas, such as 0:1:0.05 (the end included).")]
+SweepSeedOption = Annotated[str, typer.Option("--seed", help="Seeds, such as 0:8 (the end excluded).")]
+ClipOption = Annotated[
+    str | None,
+    typer.Option(
+        "--clip", help="CLIP model for text alignment: folder or hub id; else the demo model's or a usual one."
+    ),
+]
+
 SuiteArgument = Annotated[Literal["sketchbook"], typer.Argument(help="Which edits.", show_default=False)]
 PairsOption = Annotated[int, typer.Option("--pairs", min=1, max=10_000, help="How many edits.")]
 ShardOption = Annotated[str, typer.Option("--shard", metavar="I/N", help="Do the I-th of N equal parts alone.")]

@@ -184,7 +184,7 @@ class Report:
     def _open_bar(self, event: Started) -> None:
         self._close_bar()
         self.stage_began = self.last_line = time.monotonic()
-        sampling = event.stage == "generate"
+        sampling = event.stage in {"generate", "measure"}
         self.began_at = 0 if sampling else event.done
         if event.done and not sampling:
             self.say(f"{event.stage}: resumed at step {event.done} of {event.total}")

@@ -19,15 +19,16 @@ class ClipScore:
 
     Args:
         source: a folder or a hub id that holds a `CLIPModel` with its tokenizer and image processor.
+        name: what figures made with it are called after; None is `source`.
 
     Raises:
         ModelError: there is none.
     """
 
-    def __init__(self, source: str | Path) -> None:
+    def __init__(self, source: str | Path, name: str | None = None) -> None:
         from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
-        self.name = Path(source).name
+        self.name = name or str(source)
         try:
             self._model: Any = CLIPModel.from_pretrained(source, dtype=torch.float32).eval()
             self._tokenizer: Any = CLIPTokenizer.from_pretrained(source)

@@ -218,7 +218,7 @@ class Panel:
             seed=each.seed,
             success=all(right.values()),
             changed=right[edit.field],
-            # JSON knows no infinity; 99 dB is less than one grey level in a whole picture.
+            # JSON knows no infinity.
             answer_psnr=min(99.0, psnr(each.image, answer)),
             answer_ssim=ssim(each.image, answer),
             kept_psnr=min(99.0, psnr(each.image, before, same)) if same.any() else float("nan"),

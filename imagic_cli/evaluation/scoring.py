@@ -1,0 +1,133 @@
+"""How editable and how faithful a run's images are: one row of figures per image."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from imagic_cli import files
+from imagic_cli.backends.source import BUNDLED
+from imagic_cli.errors import ImagicError, ModelError
+from imagic_cli.evaluation.alignment import ClipScore
+from imagic_cli.evaluation.fidelity import measures
+from imagic_cli.events import Listener, Note
+from imagic_cli.sweep import Item
+
+# What most published CLIP scores are computed with.
+DEFAULT_CLIP = "openai/clip-vit-base-patch16"
+
+Row = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Figures of a run's images.
+
+    Attributes:
+        rows: by eta and seed; each a figure's full name and its value.
+        alignment: the name of the figure that says how well the image fits the text; None where no CLIP could be had.
+        fidelity: the name of the one that says how near it is to the input.
+    """
+
+    rows: Mapping[Item, Row]
+    alignment: str | None
+    fidelity: str
+
+    def save(self, path: Path) -> None:
+        """Write it as CSV: eta, seed, and one column per figure.
+
+        Raises:
+            DiskError: the disk refused.
+        """
+        names = list(next(iter(self.rows.values())))
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(["eta", "seed", *names])
+        for (eta, seed), row in self.rows.items():
+            writer.writerow([eta, seed, *(f"{row[name]:.6g}" for name in names)])
+        files.commit_bytes(path, out.getvalue().encode())
+
+    def mean(self, name: str) -> dict[str, float]:
+        """One figure over the seeds, by eta in rising order."""
+        etas = sorted({eta for eta, _seed in self.rows}, key=float)
+        values = {eta: [row[name] for (each, _seed), row in self.rows.items() if each == eta] for eta in etas}
+        return {eta: sum(each) / len(each) for eta, each in values.items()}
+
+
+def aligner(clip: str | None, model: str, tell: Listener) -> ClipScore | None:
+    """The CLIP that judges text alignment: the one named, else the model's own, else the usual one if it is here.
+
+    Args:
+        clip: a folder or hub id, or None.
+        model: what the run's model was called.
+        tell: is told when the usual one cannot be had.
+
+    Raises:
+        ModelError: `clip` is named and cannot be loaded.
+    """
+    if clip is not None:
+        return ClipScore(clip)
+    if model in BUNDLED:
+        return ClipScore(BUNDLED[model] / "clip", name=f"{model}/clip")
+    try:
+        return ClipScore(DEFAULT_CLIP)
+    except ModelError:
+        tell(Note(f"warning: no text alignment: {DEFAULT_CLIP} is not on this machine; name a CLIP with --clip"))
+        return None
+
+
+def score(
+    images: Mapping[Item, Path], source: Image.Image, text: str, clip: ClipScore | None, advance: Callable[[], None]
+) -> Table:
+    """Figures of each image.
+
+    Args:
+        images: where each one lies.
+        source: the photograph that the run began with.
+        text: the target text.
+        clip: who judges text alignment, if anybody.
+        advance: called after each image.
+
+    Raises:
+        ImagicError: an image cannot be read.
+    """
+    rows: dict[Item, Row] = {}
+    alignment = f"clip_score[{clip.name}]" if clip else None
+    for item, path in images.items():
+        picture = _read(path)
+        found = {} if clip is None or alignment is None else {alignment: clip([picture], text)[0]}
+        rows[item] = found | measures(picture, source)
+        advance()
+    names: Sequence[str] = list(next(iter(rows.values())))
+    fidelity = next((name for name in names if name.startswith("1-lpips")), "ssim")
+    return Table(rows, alignment, fidelity)
+
+
+def suggested(table: Table, count: int = 3) -> list[str]:
+    """The etas to look at first: where both alignment and fidelity keep most of what they could have.
+
+    The paper says that such figures cannot choose eta reliably (section 4.3): this orders what people look at.
+    """
+    if table.alignment is None:
+        return []
+    aligned, faithful = (_spread(table.mean(name)) for name in (table.alignment, table.fidelity))
+    worth = {eta: min(aligned[eta], faithful[eta]) for eta in aligned}
+    return sorted(sorted(worth, key=lambda eta: -worth[eta])[:count], key=float)
+
+
+def _spread(values: Mapping[str, float]) -> dict[str, float]:
+    low, high = min(values.values()), max(values.values())
+    return {eta: (value - low) / (high - low) if high > low else 1.0 for eta, value in values.items()}
+
+
+def _read(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except OSError as error:
+        raise ImagicError(f"{path} cannot be read: {error}", "generate it again") from error
