@@ -11,8 +11,12 @@ Item = tuple[str, int]
 _MOST = 10_000
 
 
-def parse_etas(text: str) -> list[str]:
+def parse_etas(text: str, flag: str = "--eta") -> list[str]:
     """Etas from '0.7', '0.5,0.7' or 'start:end:step' (the end included), in exact decimals.
+
+    Args:
+        text: what was typed.
+        flag: after what; strengths and guidances are typed in the same way.
 
     Returns:
         Each with at least three decimals: '0.700'. Values outside [0, 1] are legal.
@@ -22,13 +26,13 @@ def parse_etas(text: str) -> list[str]:
     """
     etas: list[str] = []
     for part in text.split(","):
-        numbers = [_number(each, text) for each in part.split(":")]
+        numbers = [_number(each, text, flag) for each in part.split(":")]
         if len(numbers) == 1:
             etas.append(_plain(numbers[0]))
         elif len(numbers) == 3:
-            etas += _range(numbers[0], numbers[1], numbers[2], text)
+            etas += _range(numbers[0], numbers[1], numbers[2], text, flag)
         else:
-            raise _wrong(text)
+            raise _wrong(text, flag)
     return list(dict.fromkeys(etas))
 
 
@@ -57,21 +61,21 @@ def parse_seed_range(text: str) -> list[int]:
     return parse_seeds(int(first), int(end) - int(first) if colon else 1)
 
 
-def _range(start: Decimal, end: Decimal, step: Decimal, text: str) -> list[str]:
+def _range(start: Decimal, end: Decimal, step: Decimal, text: str, flag: str) -> list[str]:
     if step <= 0 or end < start:
-        raise UsageError(f"--eta {text}: the step must be above 0 and the end not before the start")
+        raise UsageError(f"{flag} {text}: the step must be above 0 and the end not before the start")
     if (end - start) / step >= _MOST:
-        raise UsageError(f"--eta {text} is more than {_MOST} values")
+        raise UsageError(f"{flag} {text} is more than {_MOST} values")
     return [_plain(start + index * step) for index in range(int((end - start) / step) + 1)]
 
 
-def _number(text: str, whole: str) -> Decimal:
+def _number(text: str, whole: str, flag: str) -> Decimal:
     try:
         number = Decimal(text.strip())
     except InvalidOperation:
-        raise _wrong(whole) from None
+        raise _wrong(whole, flag) from None
     if not number.is_finite() or abs(number) > 1000 or -int(number.as_tuple().exponent) > 12:
-        raise _wrong(whole)
+        raise _wrong(whole, flag)
     return number
 
 
@@ -82,5 +86,5 @@ def _plain(number: Decimal) -> str:
     return f"{number:.{decimals}f}"
 
 
-def _wrong(text: str) -> UsageError:
-    return UsageError(f"--eta {text!r} is no number, list or range", "such as 0.7, or 0.5,0.7, or 0.6:0.8:0.05")
+def _wrong(text: str, flag: str) -> UsageError:
+    return UsageError(f"{flag} {text!r} is no number, list or range", "such as 0.7, or 0.5,0.7, or 0.6:0.8:0.05")

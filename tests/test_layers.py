@@ -15,7 +15,7 @@ ONLY = {
     "typer": ("cli/",),
     "rich": ("cli/",),
     "imagic_cli.cli": ("cli/", "__main__.py"),
-    "imagic_cli.stages": ("cli/", "stages/", "sketchbook/bench.py"),
+    "imagic_cli.stages": ("cli/", "evaluation/", "stages/", "sketchbook/bench.py"),
     "diffusers": ("backends/", "evaluation/", "sketchbook/"),
     "transformers": ("backends/", "evaluation/", "sketchbook/"),
     "huggingface_hub": ("backends/hub.py", "doctor.py"),

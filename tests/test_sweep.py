@@ -122,3 +122,41 @@ def test_plots_are_svg_that_name_what_they_show() -> None:
     assert drawn == tradeoff(sloped(("0.000", 20, 1.0), ("1.000", 30, 0.1)), "a bird")
     curves = losses({"loss": [(1, 0.5), (2, 0.1)], "probe": [(1, 0.3)]}, "stage A")
     assert ElementTree.fromstring(curves).tag.endswith("svg")
+
+
+def test_sdedit_joins_a_run_and_is_not_made_twice(tuned: Path, clip: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(tuned, tmp_path / "run")
+    flags = ["--strength", "0.5,1", "--seed", "0:2", "--steps", 4, "--clip", clip]
+    told = done("baseline", "sdedit", run, *flags)
+    pictures = [Path(line) for line in told.lines[:-1]]
+    assert [path.name for path in pictures] == [
+        f"strength-{strength}_seed-000{seed}.png" for strength in ("0.500", "1.000") for seed in (0, 1)
+    ]
+    rows = table(Path(told.lines[-1]))
+    source = Image.open(run / "image.png")
+    assert float(rows[0]["psnr_db"]) == pytest.approx(psnr(Image.open(pictures[0]), source), rel=1e-5)
+    assert len({path.read_bytes() for path in pictures}) == 4
+    times = [path.stat().st_mtime_ns for path in pictures]
+    done("baseline", "sdedit", run, *flags)
+    assert times == [path.stat().st_mtime_ns for path in pictures]
+    assert imagic("check", run).code == 0
+    # Other settings are other work under the same names.
+    done("baseline", "sdedit", run, "--strength", "0.5", "--seed", "0", "--steps", 8, "--clip", clip)
+    assert pictures[0].stat().st_mtime_ns != times[0] and pictures[1].stat().st_mtime_ns == times[1]
+
+
+def test_ddib_needs_no_seed_and_a_source(tuned: Path, clip: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(tuned, tmp_path / "run")
+    told = done("baseline", "ddib", run, "--source", "a bird", "--guidance", "1,3", "--steps", 4, "--clip", clip)
+    assert [Path(line).name for line in told.lines] == [
+        "guidance-1.000_seed-0000.png",
+        "guidance-3.000_seed-0000.png",
+        "metrics.csv",
+    ]
+
+
+def test_a_strength_must_be_one(tuned: Path, clip: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(tuned, tmp_path / "run")
+    for strength in ("0", "1.2"):
+        result = imagic("baseline", "sdedit", run, "--strength", strength, "--clip", clip)
+        assert result.code == 2 and "--strength" in result.err

@@ -29,6 +29,9 @@ from imagic_cli.sweep import Item, parse_etas, parse_seed_range, parse_seeds
 
 if TYPE_CHECKING:
     from imagic_cli.backends.source import Model
+    from imagic_cli.evaluation.alignment import ClipScore
+    from imagic_cli.evaluation.rivals import Method
+    from imagic_cli.evaluation.scoring import Table
     from imagic_cli.record import Record
     from imagic_cli.resolve import Edit
 
@@ -185,22 +188,14 @@ def sweep(
 ) -> None:
     """Stage C over a grid, then what the images are worth; prints the table, the sheet and the plot."""
     from imagic_cli.evaluation.plots import tradeoff
-    from imagic_cli.evaluation.scoring import aligner, score, suggested
+    from imagic_cli.evaluation.scoring import aligner, suggested
     from imagic_cli.stages.generate import generate as work
 
     judge = aligner(clip, record.model.source, report)
     with _remembered(run):
         pictures = work(run, record, model, sampling, items, how, force, report)
     text = sampling.prompt or record.text
-    counted = itertools.count(1)
-    report(Started("measure", 0, len(items)))
-    table = score(
-        {item: pictures.path(item) for item in items},
-        run.read_image(),
-        text,
-        judge,
-        lambda: report(Sampled("measure", next(counted) / len(items))),
-    )
+    table = _measured(run, {item: pictures.path(item) for item in items}, text, judge, report)
     table.save(pictures.folder / "metrics.csv")
     files.commit_bytes(pictures.folder / "tradeoff.svg", tradeoff(table, text).encode())
     if first := suggested(table):
@@ -209,6 +204,59 @@ def sweep(
     report.result(pictures.folder / "tradeoff.svg", "plot")
     if len(items) > 1:
         report.result(pictures.sheet_file, "sheet")
+
+
+def rival_items(method: Method, strength: str, seed: str, source: str | None, guidance: str) -> list[Item]:
+    """The tries of a baseline: strengths by seeds, or guidances of what has no seed.
+
+    Raises:
+        UsageError: they cannot be meant, or DDIB has no source text.
+    """
+    if method == "ddib":
+        if not _some(source, "--source"):
+            raise UsageError("DDIB needs to know what the photograph shows", 'such as --source "a bird on a branch"')
+        return [(each, 0) for each in parse_etas(guidance, "--guidance")]
+    seeds = parse_seed_range(seed)
+    return [(each, one) for each in parse_etas(strength, "--strength") for one in seeds]
+
+
+def baseline(
+    run: Run,
+    record: Record,
+    model: Model,
+    method: Method,
+    source: str,
+    sampling: SamplingSettings,
+    items: Sequence[Item],
+    clip: str | None,
+    how: How,
+    report: Report,
+) -> None:
+    """Another method on the run's photograph; prints its figures' file and its pictures."""
+    from imagic_cli.evaluation.rivals import Rival
+    from imagic_cli.evaluation.scoring import aligner
+
+    judge = aligner(clip, record.model.source, report)
+    rival = Rival(run, record, model, method, source, sampling, how, report)
+    rival.make(items)
+    table = _measured(run, {item: rival.path(item) for item in items}, record.text, judge, report)
+    metrics = rival.path(items[0]).parent / "metrics.csv"
+    table.save(metrics)
+    for item in items:
+        report.result(rival.path(item), "image")
+    report.result(metrics, "metrics")
+
+
+def _measured(run: Run, images: Mapping[Item, Path], text: str, judge: ClipScore | None, report: Report) -> Table:
+    from imagic_cli.evaluation.scoring import score
+
+    counted = itertools.count(1)
+    report(Started("measure", 0, len(images)))
+
+    def advance() -> None:
+        report(Sampled("measure", next(counted) / len(images)))
+
+    return score(images, run.read_image(), text, judge, advance)
 
 
 def sharded(count: int, shard: str) -> list[int]:

@@ -251,6 +251,33 @@ def sweep(
 
 
 @app.command()
+def baseline(
+    method: o.MethodArgument,
+    run: o.RunArgument = None,
+    strength: o.StrengthOption = "0.4:0.8:0.1",
+    seed: o.SweepSeedOption = "0:8",
+    source: o.SourceOption = None,
+    guidance: o.GuidancesOption = "1,3,5,7.5",
+    scheduler: o.SchedulerOption = None,
+    steps: o.SampleStepsOption = None,
+    dtype: o.DtypeOption = None,
+    clip: o.ClipOption = None,
+    device: o.DeviceOption = "auto",
+    quiet: o.QuietOption = False,
+    json: o.JsonOption = False,
+    debug: o.DebugOption = False,
+) -> None:
+    """Edit the run's photograph by SDEdit or DDIB with the same pretrained model, and measure the images."""
+    items = calls.rival_items(method, strength, seed, source, guidance)
+    flags = {"scheduler": scheduler, "steps": steps, "dtype": dtype}
+    how = calls.how(device=device)
+    with Report(quiet, json) as report:
+        chosen = existing_run(run, report)
+        record, found, sampling = calls.sampling(chosen, flags, how)
+        calls.baseline(chosen, record, found, method, source or "", sampling, items, clip, how, report)
+
+
+@app.command()
 def status(run: o.RunArgument = None, json: o.JsonOption = False, debug: o.DebugOption = False) -> None:
     """Each stage: done, stale and why, resumable, or missing; and what to type next."""
     with Report(False, json) as report:

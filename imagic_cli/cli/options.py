@@ -91,6 +91,12 @@ FinetuneRateOption = Annotated[
 
 SweepEtaOption = Annotated[str, typer.Option("--eta", help="Etas, such as 0:1:0.05 (the end included).")]
 SweepSeedOption = Annotated[str, typer.Option("--seed", help="Seeds, such as 0:8 (the end excluded).")]
+MethodArgument = Annotated[Literal["sdedit", "ddib"], typer.Argument(help="Which method.", show_default=False)]
+StrengthOption = Annotated[str, typer.Option("--strength", help="SDEdit: how much is noised, such as 0.4:0.8:0.1.")]
+SourceOption = Annotated[
+    str | None, typer.Option("--source", help="DDIB: what the photograph shows.", show_default=False)
+]
+GuidancesOption = Annotated[str, typer.Option("--guidance", help="DDIB: guidance scales, such as 1,3,5.")]
 ClipOption = Annotated[
     str | None,
     typer.Option(
