@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,12 @@ def finetune_record(record: Record, flags: Flags, how: How) -> Record:
     """The record with what `imagic finetune` was told."""
     settings = config.override(record.finetune, _resolved(record.finetune, flags, how))
     return record.model_copy(update={"finetune": settings})
+
+
+def planned(edit: Edit, finetune: Flags, generate: Flags, how: How) -> Edit:
+    """The edit with what was told about stages B and C in its record as well: that is the run's own way."""
+    record = finetune_record(edit.record, finetune, how)
+    return replace(edit, record=record.model_copy(update={"generate": sampling_settings(record, generate, how)}))
 
 
 def sampling_settings(record: Record, flags: Flags, how: How) -> SamplingSettings:

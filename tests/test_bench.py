@@ -12,15 +12,17 @@ from PIL import Image
 
 from imagic_cli.config import How, ModelFlags
 from imagic_cli.errors import InputError, Interrupted
+from imagic_cli.evaluation import silent
 from imagic_cli.evaluation.fidelity import psnr
+from imagic_cli.evaluation.silent import Recipe
 from imagic_cli.sketchbook import bench
-from imagic_cli.sketchbook.bench import Bench, Panel, Recipe, Score, Try, trivial
+from imagic_cli.sketchbook.bench import Bench, Panel, Score, Try, trivial
 from imagic_cli.sketchbook.bench_summary import HEAD, cells, markdown, read, rows
 from imagic_cli.sketchbook.captions import hides_colour
 from imagic_cli.sketchbook.judge import Judge, truth
 from imagic_cli.sketchbook.pairs import FIELDS, pair
 
-SMALL = Recipe({"steps": 2}, {"steps": 2}, {"steps": 2})
+SMALL = Recipe({"size": 128}, {"steps": 2}, {"steps": 2}, {"steps": 2})
 
 
 class Knowing(Judge):
@@ -101,12 +103,12 @@ def test_every_method_is_tried_and_judged_and_nothing_is_done_twice(models: Path
 
 
 def test_a_stopped_pair_goes_on_where_it_was(models: Path, tmp_path: Path, small: None, monkeypatch) -> None:
-    real = bench.finetune
+    real = silent.finetune
 
     def stopped(*arguments: object) -> None:
         raise Interrupted(signal.SIGINT, "the stage's own hint")
 
-    monkeypatch.setattr(bench, "finetune", stopped)
+    monkeypatch.setattr(silent, "finetune", stopped)
     with pytest.raises(Interrupted, match="the same command continues") as error:
         at(models / "sdv", tmp_path).run([0])
     assert error.value.code == 130
@@ -117,7 +119,7 @@ def test_a_stopped_pair_goes_on_where_it_was(models: Path, tmp_path: Path, small
         looked.append((run.path / "embeddings.safetensors").stat().st_mtime_ns)
         real(run, *arguments)
 
-    monkeypatch.setattr(bench, "finetune", working)
+    monkeypatch.setattr(silent, "finetune", working)
     at(models / "sdv", tmp_path).run([0])
     assert looked[0] == done
     assert (tmp_path / "pair-0000.json").exists() and not (tmp_path / "work-0000").exists()

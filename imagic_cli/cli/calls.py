@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -260,7 +259,7 @@ def _measured(run: Run, images: Mapping[Item, Path], text: str, judge: ClipScore
 
 
 def sharded(count: int, shard: str) -> list[int]:
-    """The numbers below `count` that are part I of N, for a `shard` of "I/N".
+    """The numbers below `count` that are the I-th of N parts, for a `shard` of "I/N".
 
     Raises:
         UsageError: it is not that.
@@ -280,14 +279,51 @@ def bench(
         override(settings, flags)
     if not can_be_named(output) or (output.exists() and not output.is_dir()):
         raise UsageError(f"--out {output} cannot be a folder")
-    from imagic_cli.sketchbook.bench import Bench, Recipe
+    from imagic_cli.evaluation.silent import Recipe
+    from imagic_cli.sketchbook.bench import Bench
     from imagic_cli.sketchbook.bench_summary import HEAD, cells, markdown, read, rows
+    from imagic_cli.sketchbook.scenes import SIZE
 
-    Bench(output, model, Recipe(*recipe), how, report).run(numbers)
+    Bench(output, model, Recipe({"size": SIZE}, *recipe), how, report).run(numbers)
     pairs = read(output)
     files.commit_bytes(output / "summary.md", markdown(pairs).encode())
     report.table(f"{len(pairs)} pairs, {output}", HEAD, [list(cells(row)) for row in rows(pairs)])
     report.result(output / "summary.md", "summary")
+
+
+def evaluate(
+    path: Path,
+    output: Path,
+    shard: str,
+    limit: int | None,
+    model: ModelFlags,
+    recipe: tuple[Flags, Flags, Flags, Flags],
+    items: Sequence[Item],
+    clip: str | None,
+    discard: bool,
+    how: How,
+    report: Report,
+) -> None:
+    """Make and measure a list of edits; prints the summary, the curve and the index of all that are done."""
+    checked = (PhotoSettings(), OptimizeSettings(), FinetuneSettings(), SamplingSettings())
+    for settings, flags in zip(checked, recipe, strict=True):
+        override(settings, flags)
+    if not can_be_named(output) or (output.exists() and not output.is_dir()):
+        raise UsageError(f"--out {output} cannot be a folder")
+    from imagic_cli.evaluation.manifest import read
+
+    entries = read(path)[:limit]
+    mine = [entries[number] for number in sharded(len(entries), shard)]
+    from imagic_cli.evaluation.evaluate import Evaluation, summary
+    from imagic_cli.evaluation.evaluate_pages import columns, rows, write
+    from imagic_cli.evaluation.silent import Recipe
+
+    Evaluation(output, model, Recipe(*recipe), items, clip, discard, how, report).run(mine)
+    found = summary(output)
+    pages = write(output, found)
+    report.table(f"{len(found.results)} edits, {len(found.failures)} failed: {output}", columns(found), rows(found))
+    for page in pages:
+        report.result(page, page.stem)
 
 
 def scene(text: str, output: Path, seed: int) -> None:
@@ -311,12 +347,10 @@ def scene(text: str, output: Path, seed: int) -> None:
 
 
 def planned(edit: Edit, finetune: Flags, generate: Flags, how: How) -> Edit:
-    """The edit with what was told about all three stages in its record: that is the run's own way."""
-    from imagic_cli.resolve import finetune_record, sampling_settings
+    """See `imagic_cli.resolve.planned`."""
+    from imagic_cli import resolve
 
-    record = finetune_record(edit.record, finetune, how)
-    record = record.model_copy(update={"generate": sampling_settings(record, generate, how)})
-    return dataclasses.replace(edit, record=record)
+    return resolve.planned(edit, finetune, generate, how)
 
 
 def plan(run: Run, record: Record, model: Model, stages: list[str], images: int, how: How, report: Report) -> None:

@@ -320,6 +320,48 @@ def scene(
 
 
 @app.command()
+def evaluate(
+    pairs: o.PairsArgument,
+    output: o.EvaluateOutOption = Path("runs/evaluate"),
+    eta: o.SweepEtaOption = "0:1:0.1",
+    seed: o.SweepSeedOption = "0:8",
+    shard: o.ShardOption = "1/1",
+    limit: o.LimitOption = None,
+    model: o.ModelOption = None,
+    preset: o.PresetOption = None,
+    revision: o.RevisionOption = None,
+    variant: o.VariantOption = None,
+    config: o.ConfigOption = None,
+    size: o.SizeOption = None,
+    fit: o.FitOption = None,
+    optimize_steps: o.OptimizeStepsOption = None,
+    finetune_steps: o.FinetuneStepsOption = None,
+    steps: o.SampleStepsOption = None,
+    dtype: o.DtypeOption = None,
+    clip: o.ClipOption = None,
+    discard_weights: o.DiscardOption = False,
+    batch_size: o.BatchSizeOption = None,
+    device: o.DeviceOption = "auto",
+    gradient_checkpointing: o.CheckpointingOption = False,
+    quiet: o.QuietOption = False,
+    json: o.JsonOption = False,
+    debug: o.DebugOption = False,
+) -> None:
+    """Edit a list of photographs, measure every image, and average over them with 95 % intervals."""
+    items = calls.grid(eta, seed)
+    recipe = (
+        {"size": size, "fit": fit},
+        {"steps": optimize_steps, "dtype": dtype},
+        {"steps": finetune_steps, "dtype": dtype},
+        {"steps": steps, "dtype": dtype},
+    )
+    how = calls.how(device=device, batch_size=batch_size, gradient_checkpointing=gradient_checkpointing)
+    with Report(quiet, json) as report:
+        named = ModelFlags(model, preset, revision, variant, config)
+        calls.evaluate(pairs, output, shard, limit, named, recipe, items, clip, discard_weights, how, report)
+
+
+@app.command()
 def bench(
     suite: o.SuiteArgument,
     output: o.BenchOutOption = Path("runs/bench"),

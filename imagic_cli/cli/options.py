@@ -104,6 +104,16 @@ ClipOption = Annotated[
     ),
 ]
 
+PairsArgument = Annotated[
+    Path,
+    typer.Argument(metavar="PAIRS", help="TEdBench folder, or .csv or .jsonl with image and text.", show_default=False),
+]
+EvaluateOutOption = Annotated[Path, typer.Option("--out", help="Folder of the runs; what is done is not done again.")]
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="The first so many of the list alone.")]
+DiscardOption = Annotated[
+    bool, typer.Option("--discard-weights", help="Remove each run's trained change once its images are there.")
+]
+
 SuiteArgument = Annotated[Literal["sketchbook"], typer.Argument(help="Which edits.", show_default=False)]
 PairsOption = Annotated[int, typer.Option("--pairs", min=1, max=10_000, help="How many edits.")]
 ShardOption = Annotated[str, typer.Option("--shard", metavar="I/N", help="Do the I-th of N equal parts alone.")]

@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from imagic_cli.evaluation.intervals import Interval
 from imagic_cli.evaluation.scoring import Table
 
 # Where the paper finds the edit made and the photograph kept, on average over 150 inputs (section 4.3).
@@ -24,6 +25,22 @@ def tradeoff(table: Table, title: str) -> str:
     if table.alignment is not None:
         other = axis.twinx()
         _curve(other, table, table.alignment, _ORANGE)
+    axis.set_xlabel("eta")
+    return _svg(figure)
+
+
+def band(curves: Mapping[str, Mapping[str, Interval]], fidelity: str, alignment: str | None, title: str) -> str:
+    """Text alignment and fidelity against eta: means over many edits and their 95 % bands (the paper's figure 9)."""
+    figure, axis = _figure(title)
+    axis.axvspan(*USEFUL, color="#808080", alpha=0.15)
+    sides = [(axis, fidelity, _BLUE)] + ([(axis.twinx(), alignment, _ORANGE)] if alignment else [])
+    for side, name, colour in sides:
+        points = curves[name]
+        etas = [float(eta) for eta in points]
+        side.plot(etas, [each.mean for each in points.values()], color=colour)
+        lows, highs = ([getattr(each, end) for each in points.values()] for end in ("low", "high"))
+        side.fill_between(etas, lows, highs, color=colour, alpha=0.2, linewidth=0)
+        _label(side, name, colour)
     axis.set_xlabel("eta")
     return _svg(figure)
 
@@ -45,6 +62,10 @@ def _curve(axis: Any, table: Table, name: str, colour: str) -> None:
     axis.plot([x for x, _y in dots], [y for _x, y in dots], ".", color=colour, alpha=0.35)
     mean = table.mean(name)
     axis.plot([float(eta) for eta in mean], list(mean.values()), color=colour)
+    _label(axis, name, colour)
+
+
+def _label(axis: Any, name: str, colour: str) -> None:
     axis.set_ylabel(name, color=colour)
     axis.tick_params(axis="y", labelcolor=colour)
 

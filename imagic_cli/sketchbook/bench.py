@@ -9,7 +9,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,18 +22,15 @@ from imagic_cli.errors import Interrupted, UsageError
 from imagic_cli.evaluation.alignment import ClipScore
 from imagic_cli.evaluation.baselines import Reworks, ddib, sdedit
 from imagic_cli.evaluation.fidelity import Mask, psnr, ssim, unchanged
-from imagic_cli.events import Event, Listener, Note
+from imagic_cli.evaluation.silent import Recipe, sampled, tuned
+from imagic_cli.events import Listener, Note
 from imagic_cli.image import to_images
 from imagic_cli.precision import Precision, pick_device
-from imagic_cli.resolve import Edit, Flags, finetune_record, new_edit, sampling_settings
+from imagic_cli.resolve import Edit
 from imagic_cli.sketchbook.corpus import tensor
 from imagic_cli.sketchbook.judge import Judge, agreement, load, truth
 from imagic_cli.sketchbook.pairs import Pair, pair
-from imagic_cli.sketchbook.scenes import SIZE
-from imagic_cli.stages.finetune import finetune
-from imagic_cli.stages.generate import generate
 from imagic_cli.stages.objective import encode_image
-from imagic_cli.stages.optimize import optimize
 from imagic_cli.sweep import Item
 
 ETAS = ("0.600", "0.700", "0.800")
@@ -81,22 +78,13 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What is told to each stage beside the preset: settings by name, None where nothing is."""
-
-    optimize: Flags = field(default_factory=dict)
-    finetune: Flags = field(default_factory=dict)
-    generate: Flags = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Bench:
     """Where the results go, and what is edited with.
 
     Attributes:
         folder: one JSON file and one strip of pictures per pair.
         model: as for `imagic optimize`.
-        recipe: of the three stages.
+        recipe: of the three stages; pictures of the scenes' own size.
         how: device and the like.
         tell: who listens.
     """
@@ -149,33 +137,25 @@ class Bench:
         return scores
 
     def _edits(self, edit: Pair, picture: Path, work: Path) -> Iterator[Try]:
-        full = self._tuned(edit, picture, work / "full", self.recipe.optimize)
+        full = tuned(picture, edit.text, work / "full", self.model, self.recipe, self.how)
         grid = [(eta, seed) for eta in ETAS for seed in range(SEEDS)]
         yield from self._sampled("imagic", full, [("0.000", 0), *grid])
         yield from self._sampled("B off", full, grid, pretrained=True)
         yield from self._sampled("text to image", full, [("1.000", seed) for seed in range(SEEDS)], pretrained=True)
         # With e_opt = e_tgt eta means nothing: as many tries come from as many seeds.
-        alone = self._tuned(edit, picture, work / "a-off", {**self.recipe.optimize, "steps": 0})
+        without = replace(self.recipe, optimize={**self.recipe.optimize, "steps": 0})
+        alone = tuned(picture, edit.text, work / "a-off", self.model, without, self.how)
         yield from self._sampled("A off", alone, [("1.000", seed) for seed in range(len(grid))])
         yield from self._others(edit, full)
 
-    def _tuned(self, edit: Pair, picture: Path, folder: Path, train: Flags) -> Edit:
-        ready = new_edit(picture, edit.text, folder, self.model, {"size": SIZE}, train, self.how, _nobody)
-        optimize(ready.run, ready.record, ready.image, ready.model, self.how, False, _nobody)
-        record = finetune_record(ready.run.read_record(), self.recipe.finetune, self.how)
-        finetune(ready.run, record, ready.model, self.how, False, _nobody)
-        return ready
-
     def _sampled(self, method: str, ready: Edit, items: Sequence[Item], pretrained: bool = False) -> Iterator[Try]:
-        record = ready.run.read_record()
-        sampling = sampling_settings(record, {**self.recipe.generate, "pretrained": pretrained or None}, self.how)
-        pictures = generate(ready.run, record, ready.model, sampling, items, self.how, False, _nobody)
+        pictures = sampled(ready, items, self.how, pretrained)
         for eta, seed in items:
             with Image.open(pictures.path((eta, seed))) as image:
                 yield Try(method, float(eta), seed, image.convert("RGB"))
 
     def _others(self, edit: Pair, ready: Edit) -> Iterator[Try]:
-        sampling = sampling_settings(ready.run.read_record(), self.recipe.generate, self.how)
+        sampling = ready.record.generate
         precision = Precision(sampling.dtype, pick_device(self.how.device))
         backend = backends.load(ready.model)
         if not isinstance(backend, Reworks):
@@ -245,10 +225,6 @@ def strip(edit: Pair, made: Sequence[Try], scores: Sequence[Score]) -> Image.Ima
     for i, each in enumerate(shown):
         sheet.paste(each, (i * (each.width + 2), 0))
     return sheet
-
-
-def _nobody(_event: Event) -> None:
-    pass
 
 
 def _clock(seconds: float) -> str:

@@ -1,0 +1,55 @@
+"""The three stages as programs call them: one edit, nothing told, what is done already not done again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from imagic_cli.config import How, ModelFlags
+from imagic_cli.events import Event
+from imagic_cli.resolve import Edit, Flags, finetune_record, new_edit, planned, sampling_settings
+from imagic_cli.stages.finetune import finetune
+from imagic_cli.stages.generate import generate
+from imagic_cli.stages.optimize import optimize
+from imagic_cli.stages.pictures import Pictures
+from imagic_cli.sweep import Item
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is told beside the preset: settings by name, None where nothing is."""
+
+    photo: Flags = field(default_factory=dict)
+    optimize: Flags = field(default_factory=dict)
+    finetune: Flags = field(default_factory=dict)
+    generate: Flags = field(default_factory=dict)
+
+
+def tuned(image: Path, text: str, folder: Path, model: ModelFlags, recipe: Recipe, how: How) -> Edit:
+    """Stages A and B in the run directory `folder`.
+
+    Raises:
+        ImagicError: a stage is refused, stopped or fails.
+    """
+    ready = new_edit(image, text, folder, model, recipe.photo, recipe.optimize, how, _nobody)
+    ready = planned(ready, recipe.finetune, recipe.generate, how)
+    optimize(ready.run, ready.record, ready.image, ready.model, how, False, _nobody)
+    record = finetune_record(ready.run.read_record(), recipe.finetune, how)
+    finetune(ready.run, record, ready.model, how, False, _nobody)
+    return ready
+
+
+def sampled(ready: Edit, items: Sequence[Item], how: How, pretrained: bool = False) -> Pictures:
+    """Stage C of a tuned run.
+
+    Raises:
+        ImagicError: it is refused, stopped or fails.
+    """
+    record = ready.run.read_record()
+    sampling = sampling_settings(record, {"pretrained": pretrained or None}, how)
+    return generate(ready.run, record, ready.model, sampling, items, how, False, _nobody)
+
+
+def _nobody(_event: Event) -> None:
+    pass

@@ -1,0 +1,121 @@
+"""`imagic evaluate`: lists of edits, failures that are recorded and passed over, shards, and the summary."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import toys
+from drive import done, imagic
+
+from imagic_cli.errors import InputError
+from imagic_cli.evaluation.evaluate import summary
+from imagic_cli.evaluation.manifest import read
+
+GRID = ["--eta", "0,1", "--seed", "0:2", "--steps", 2, "--optimize-steps", 2, "--finetune-steps", 2]
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toys.clip(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """Two good edits, one of a picture that is not there, one with a text like HTML."""
+    toys.picture(48).save(tmp_path / "a b.png")
+    lines = [("a b.png", "a bird"), ("none.png", "a dog"), ("a b.png", "<b>a cat</b>")]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps({"image": image, "text": text}) + "\n" for image, text in lines))
+    return path
+
+
+def test_a_list_is_edited_measured_and_averaged(pairs: Path, models: Path, clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ["evaluate", pairs, "--out", out, "--model", models / "sd", "--clip", clip, *GRID]
+    told = done(*command)
+    assert [Path(line).name for line in told.lines[-3:]] == ["summary.md", "tradeoff.svg", "index.html"]
+    found = summary(out)
+    assert list(found.results) == ["0001-a-b-a-bird", "0003-a-b-b-a-cat-b"]
+    assert {name: failure["code"] for name, failure in found.failures.items()} == {"0002-none-a-dog": 3}
+    rows = [row for each in found.results.values() for row in each["rows"] if row["eta"] == "0.000"]
+    assert len(rows) == 4
+    assert found.curves["ssim"]["0.000"].mean == pytest.approx(sum(row["ssim"] for row in rows) / 4)
+    assert found.curves["ssim"]["0.000"].count == 2
+    page = (out / "index.html").read_text()
+    assert "&lt;b&gt;a cat&lt;/b&gt;" in page and "<b>a cat</b>" not in page
+    for name in found.results:
+        assert f"{name}/image.png" in page and (out / name / "images" / "sheet.png").exists()
+    before = {path: path.stat().st_mtime_ns for path in (out / "results").iterdir()}
+    done(*command)
+    assert before == {path: path.stat().st_mtime_ns for path in (out / "results").iterdir()}
+
+
+def test_a_failure_goes_once_its_edit_is_done(pairs: Path, models: Path, clip: Path, tmp_path: Path) -> None:
+    command = ["evaluate", pairs, "--out", tmp_path / "out", "--model", models / "sd", "--clip", clip, *GRID]
+    done(*command, "--discard-weights")
+    toys.picture(32).save(tmp_path / "none.png")
+    done(*command, "--discard-weights")
+    found = summary(tmp_path / "out")
+    assert len(found.results) == 3 and not found.failures
+    assert not list((tmp_path / "out").rglob("weights.safetensors"))
+
+
+def test_shards_do_each_edit_once(pairs: Path, models: Path, clip: Path, tmp_path: Path) -> None:
+    flags = ["--out", tmp_path / "out", "--model", models / "sd", "--clip", clip, *GRID]
+    done("evaluate", pairs, "--shard", "1/2", "--limit", 2, *flags)
+    assert list(summary(tmp_path / "out").results) == ["0001-a-b-a-bird"]
+    assert not summary(tmp_path / "out").failures
+    done("evaluate", pairs, "--shard", "2/2", "--limit", 2, *flags)
+    assert len(summary(tmp_path / "out").failures) == 1
+
+
+def test_nothing_but_failures_is_told(models: Path, tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text("image,text\nnone.png,a bird\n")
+    result = imagic("evaluate", tmp_path / "pairs.csv", "--out", tmp_path / "out", "--model", models / "sd", *GRID)
+    assert result.code == 3 and "its failures are in failures/" in result.err
+
+
+def test_figures_of_two_networks_are_not_averaged(pairs: Path, models: Path, clip: Path, tmp_path: Path) -> None:
+    flags = ["--out", tmp_path / "out", "--model", models / "sd", *GRID]
+    done("evaluate", pairs, "--shard", "1/3", "--clip", clip, *flags)
+    other = toys.clip(tmp_path / "other")
+    result = imagic("evaluate", pairs, "--shard", "3/3", "--clip", other, *flags)
+    assert result.code == 3 and "different networks" in result.err
+
+
+def test_lists_are_read_in_three_forms(tmp_path: Path) -> None:
+    (tmp_path / "input_list.json").write_text('[{"img_name": "a.png", "target_text": "A dog."}]')
+    assert [(each.name, each.image, each.text) for each in read(tmp_path)] == [
+        ("0001-a-a-dog", tmp_path / "originals" / "a.png", "A dog.")
+    ]
+    table = tmp_path / "x.csv"
+    table.write_text('\ufeffimage,text\na.png,"a dog, asleep"\n', encoding="utf-8")
+    assert [(each.image, each.text) for each in read(table)] == [(tmp_path / "a.png", "a dog, asleep")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("x.jsonl", "{", "cannot be read"),
+        ("x.jsonl", "", "holds no edits"),
+        ("x.jsonl", "[1]", "edit 1 has no image"),
+        ("x.jsonl", '{"image": "a.png", "text": " "}', "edit 1 has no image or no text"),
+        ("x.csv", "picture,text\na.png,a dog\n", "edit 1 has no image"),
+        ("x.csv", b"\xff\xfe", "cannot be read"),
+        ("x.txt", "a", "no list of edits"),
+        ("input_list.json", "5", "cannot be read"),
+    ],
+)
+def test_a_list_that_is_none_is_refused(tmp_path: Path, name: str, content: str | bytes, told: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError, match=told):
+        read(path if name != "input_list.json" else tmp_path)
+
+
+def test_a_list_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.csv", tmp_path):
+        with pytest.raises(InputError):
+            read(path)
