@@ -21,6 +21,7 @@ ONLY = {
     "huggingface_hub": ("backends/hub.py", "doctor.py"),
     "filelock": ("lock.py",),
     "safetensors": ("container.py", "backends/", "sketchbook/"),
+    "peft": ("tuning.py",),
     "click": (),
     "pickle": (),
 }

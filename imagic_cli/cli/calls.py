@@ -73,6 +73,17 @@ def items(eta: str, first: int, count: int, output: Path | None) -> list[Item]:
     return found
 
 
+def method(name: str | None, rank: int | None) -> dict[str, Any]:
+    """Stage B's flags for what it trains.
+
+    Raises:
+        UsageError: a rank was typed without LoRA, where there is none.
+    """
+    if rank is not None and name != "lora":
+        raise UsageError(f"--rank {rank} is of a LoRA", "add --method lora")
+    return {"method": name, "rank": rank}
+
+
 def new_edit(
     image: Path | None,
     text: str | None,
