@@ -69,7 +69,7 @@ def items(eta: str, first: int, count: int, output: Path | None) -> list[Item]:
     if output is not None and len(found) > 1:
         raise UsageError(f"--output takes one image, these are {len(found)}", "they are in the run's images folder")
     if output is not None:
-        _check_output(output)
+        _check_output(output, "--output", ".png")
     return found
 
 
@@ -171,6 +171,17 @@ def generate(
         report.result(pictures.sheet_file, "sheet")
 
 
+def export(run: Run, file: Path, force: bool, report: Report) -> None:
+    """Write the run's LoRA for other programs; prints where."""
+    _check_output(file, "--lora", ".safetensors")
+    if file.resolve().is_relative_to(run.path.resolve()):
+        raise UsageError(f"--lora {file} is inside the run", "name a file elsewhere")
+    from imagic_cli.export import export_lora
+
+    for path in export_lora(run, file, force):
+        report.result(path, "lora")
+
+
 def planned(edit: Edit, finetune: Flags, generate: Flags, how: How) -> Edit:
     """The edit with what was told about all three stages in its record: that is the run's own way."""
     from imagic_cli.resolve import finetune_record, sampling_settings
@@ -200,12 +211,12 @@ def _remembered(run: Run) -> Iterator[None]:
     remember(run.path)
 
 
-def _check_output(output: Path) -> None:
+def _check_output(output: Path, flag: str, ending: str) -> None:
     # Before the work, not after it.
-    if output.suffix.lower() != ".png":
-        raise UsageError(f"--output {output} must end in .png")
+    if output.suffix.lower() != ending:
+        raise UsageError(f"{flag} {output} must end in {ending}")
     if not can_be_named(output) or output.is_dir() or not output.parent.is_dir():
-        raise UsageError(f"--output {output} cannot be a file", "name one in a folder that exists")
+        raise UsageError(f"{flag} {output} cannot be a file", "name one in a folder that exists")
 
 
 def _some(text: str | None, name: str) -> bool:

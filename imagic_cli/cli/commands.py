@@ -223,6 +223,19 @@ def edit(
 
 
 @app.command()
+def export(
+    lora: o.LoraOption,
+    run: o.RunArgument = None,
+    force: o.ForceOption = False,
+    json: o.JsonOption = False,
+    debug: o.DebugOption = False,
+) -> None:
+    """Write what finetune --method lora trained as a .safetensors file that diffusers and other programs load."""
+    with Report(False, json) as report:
+        calls.export(existing_run(run, report), lora, force, report)
+
+
+@app.command()
 def status(run: o.RunArgument = None, json: o.JsonOption = False, debug: o.DebugOption = False) -> None:
     """Each stage: done, stale and why, resumable, or missing; and what to type next."""
     with Report(False, json) as report:

@@ -104,6 +104,10 @@ BatchSizeOption = Annotated[
 OutOption = Annotated[
     Path | None, typer.Option("-o", "--output", help="Also copy the one image to this .png file.", show_default=False)
 ]
+LoraOption = Annotated[
+    Path, typer.Option("--lora", metavar="FILE", help="The .safetensors file to write.", show_default=False)
+]
+
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=_HOW)]
 CheckpointEveryOption = Annotated[
     int | None,
