@@ -60,7 +60,11 @@ class Embeddings:
 
 @dataclass(frozen=True)
 class Weights:
-    """Stage B's result: trained minus pretrained, for each trained tensor, named 'level/parameter'."""
+    """Stage B's result: trained minus pretrained, for each trained tensor, named 'level/parameter'.
+
+    Of a LoRA the two factors of that difference, named 'level/layer.lora_A.weight' and 'level/layer.lora_B.weight';
+    its rank is in the stamp, and its alpha equals it. `imagic_cli.tuning.changes` reads either.
+    """
 
     deltas: Mapping[str, Tensor]
 
@@ -77,6 +81,10 @@ class Weights:
     def of(self, level: str) -> dict[str, Tensor]:
         """The deltas of one level, by parameter name."""
         return _below(self.deltas, level)
+
+    def levels(self) -> list[str]:
+        """The names of the levels that it is of."""
+        return sorted({name.partition("/")[0] for name in self.deltas})
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The typed files between stages, the only place that reads or writes safetensors.
+"""The typed files between stages, the only place that reads safetensors, or writes them.
 
 A safetensors file has no checksum and its metadata keys have no order, so all is in ONE header key: the stamp, and
 a digest over the stamp and every tensor's name, format, shape and bytes. Equal work gives equal bytes.
@@ -49,6 +49,13 @@ def write(path: Path, stamp: Stamp, tensors: Mapping[str, Tensor]) -> str:
 
     files.commit(path, save)
     return digest
+
+
+def packed(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> bytes:
+    """The bytes of a safetensors file for other programs; equal ones for equal content, if `header` has one key."""
+    from safetensors.torch import save
+
+    return save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata=dict(header))
 
 
 def read(path: Path, kind: str) -> tuple[Stamp, dict[str, Tensor], str]:

@@ -60,7 +60,7 @@ class Record(Settings):
     def finetune_stamp(self, embeddings: str) -> Stamp:
         """What stage B makes of the embeddings with this digest."""
         inputs = {"image": self.image.pixels, "model": self.identity, "embeddings": embeddings}
-        return Stamp("weights", "finetune", self.finetune.model_dump(), inputs)
+        return Stamp("weights", "finetune", self.finetune.work(), inputs)
 
     def generate_stamp(self, sampling: SamplingSettings, embeddings: str, weights: str) -> Stamp:
         """What stage C makes of the embeddings and weights with these digests; weights is 'none' for pretrained."""

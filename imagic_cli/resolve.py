@@ -11,7 +11,7 @@ from PIL import Image
 
 from imagic_cli import backends, config
 from imagic_cli.backends.source import Model, find, local
-from imagic_cli.config import How, ModelFlags, ModelSource, Preset, SamplingSettings
+from imagic_cli.config import FinetuneSettings, How, Method, ModelFlags, ModelSource, Preset, SamplingSettings
 from imagic_cli.errors import ArtifactError, UsageError
 from imagic_cli.events import Listener, Note
 from imagic_cli.image import pixels_digest, prepare
@@ -101,7 +101,8 @@ def recorded_model(run: Run, record: Record, how: How) -> Model:
 
 def finetune_record(record: Record, flags: Flags, how: How) -> Record:
     """The record with what `imagic finetune` was told."""
-    settings = config.override(record.finetune, _resolved(record.finetune, flags, how))
+    recipe = _recipe(record, flags.get("method"))
+    settings = config.override(recipe, _resolved(recipe, flags, how))
     return record.model_copy(update={"finetune": settings})
 
 
@@ -115,6 +116,17 @@ def sampling_settings(record: Record, flags: Flags, how: How) -> SamplingSetting
     """What `imagic generate` was told, over what the run recorded."""
     given = dict(flags) | ({"prompt": None} if flags.get("prompt") == record.text else {})
     return config.override(record.generate, _resolved(record.generate, given, how))
+
+
+def _recipe(record: Record, method: Method | None) -> FinetuneSettings:
+    # Where another method is asked for, with that one's own rate: what was recorded means nothing to it.
+    if method in {None, record.finetune.method}:
+        return record.finetune
+    usual = config.load_preset(record.preset).finetune if record.preset else FinetuneSettings()
+    if usual.method != method:
+        usual = FinetuneSettings.model_validate({"method": method})
+    own = {name: getattr(usual, name) for name in ("method", "rank", "learning_rate")}
+    return record.finetune.model_copy(update=own)
 
 
 def _again(run: Run, model_flags: ModelFlags, photo_flags: Flags, train_flags: Flags, how: How) -> Edit:

@@ -56,7 +56,7 @@ class Stamp:
     def differences(self, wanted: Stamp) -> list[str]:
         """What `wanted` asks for that this is not: 'steps 1000 -> 500', 'image changed'."""
         found = [
-            f"{name} {_short(self.settings.get(name))} -> {_short(wanted.settings.get(name))}"
+            f"{name} {_short(self.settings, name)} -> {_short(wanted.settings, name)}"
             for name in sorted({*self.settings, *wanted.settings})
             if self.settings.get(name) != wanted.settings.get(name)
         ]
@@ -68,6 +68,7 @@ class Stamp:
         return found + ([f"schema {self.schema} -> {wanted.schema}"] if self.schema != wanted.schema else [])
 
 
-def _short(value: object) -> str:
-    text = json.dumps(value)
+def _short(settings: Mapping[str, Any], name: str) -> str:
+    # What a setting was before there was a choice is not recorded.
+    text = json.dumps(settings[name]) if name in settings else "default"
     return text if len(text) <= 40 else f"{text[:37]}..."

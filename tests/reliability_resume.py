@@ -22,7 +22,20 @@ def kills_at_steps(count: int, folder: Path, report_progress: ReportProgress) ->
     steps, images = range(1, subject.steps + 1), range(1, subject.images + 1)
     cases = [(stage, step, "") for stage in ("optimize", "finetune") for step in steps]
     cases += [("generate", image, kept) for image in images for kept in ("samples saved", "samples not saved")]
-    chosen = spread(cases, count)
+    return _killed(subject, spread(cases, count), folder, report_progress)
+
+
+def lora_kills_at_steps(count: int, folder: Path, report_progress: ReportProgress) -> Outcome:
+    """Group 1, of LoRA: kill -9 after step k of B."""
+    flags = {"optimize": ["--probe-every", 30], "finetune": ["--probe-every", 30, "--method", "lora", "--rank", 2]}
+    subject = Subject(folder, flags=flags)
+    cases = [("finetune", step, "") for step in range(1, subject.steps + 1)]
+    return _killed(subject, spread(cases, count), folder, report_progress)
+
+
+def _killed(
+    subject: Subject, chosen: list[tuple[str, int, str]], folder: Path, report_progress: ReportProgress
+) -> Outcome:
     outcome = Outcome(len(chosen))
     for stage, number, kept in chosen:
         run = subject.begin(stage, folder / "run")

@@ -13,10 +13,11 @@ from imagic_cli import backends
 from imagic_cli.artifacts import Embeddings
 from imagic_cli.backends.base import Backend, Draw
 from imagic_cli.backends.source import find
-from imagic_cli.config import ModelSource, SamplingSettings
+from imagic_cli.config import FinetuneSettings, ModelSource, SamplingSettings
 from imagic_cli.noise import Stream
 from imagic_cli.precision import Precision
 from imagic_cli.stages.objective import denoising_loss
+from imagic_cli.tuning import initialise, leaves
 
 CPU = torch.device("cpu")
 FP32 = Precision("fp32", CPU)
@@ -82,6 +83,24 @@ def test_the_loss_reaches_every_leaf(backend: Backend, batch: int) -> None:
     assert loss.shape == ()
     leaves = {**e.tensors(), **dict(level.module.named_parameters())}
     assert [name for name, leaf in leaves.items() if leaf.grad is None] == []
+
+
+def test_a_lora_begins_as_no_change_and_is_all_that_takes_gradients(backend: Backend) -> None:
+    level = backend.level(FP32, trainable=False)
+    e = backend.encode(["a dog"], CPU)[0].embedding
+    clean = backend.codec(CPU).encode(torch.rand(1, 3, 32, 32))
+    plain = denoising_loss(level, clean, e, 1, Stream(0, "train").at(1), FP32)
+    found = leaves(level.module, FinetuneSettings(method="lora", rank=2))
+    initialise(found, Stream(0, "lora").at(0))
+    loss = denoising_loss(level, clean, e, 1, Stream(0, "train").at(1), FP32)
+    assert loss.item() == plain.item()
+    loss.backward()
+    assert {id(leaf) for leaf in found.values()} == {
+        id(parameter) for parameter in level.module.parameters() if parameter.requires_grad
+    }
+    assert [name for name, leaf in found.items() if leaf.grad is None] == []
+    blank = leaves(backend.blank(32, 32).level.module, FinetuneSettings(method="lora", rank=2))
+    assert {name: leaf.shape for name, leaf in blank.items()} == {name: leaf.shape for name, leaf in found.items()}
 
 
 def test_the_blank_has_the_shapes_of_the_real_thing(backend: Backend) -> None:

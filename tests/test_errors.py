@@ -74,6 +74,15 @@ TYPED_WRONGLY: list[tuple[int, list[str], str]] = [
     (2, ["finetune"], "no run was used"),
     (2, ["finetune", "--run", "run", "--delta-dtype", "int8"], "--delta-dtype 'int8'"),
     (2, ["finetune", "--run", "run", "--lr", "-1"], "--lr -1"),
+    (2, ["finetune", "--run", "run", "--method", "half"], "half"),
+    (2, ["finetune", "--run", "run", "--rank", "8"], "add --method lora"),
+    (2, ["finetune", "--run", "run", "--method", "full", "--rank", "8"], "add --method lora"),
+    (2, ["finetune", "--run", "run", "--method", "lora", "--rank", "0"], "--rank 0"),
+    (2, ["edit", "bird.png", TEXT, "--rank", "8"], "add --method lora"),
+    (2, ["export", "run"], "--lora"),
+    (2, ["export", "run", "--lora", "lora.pt"], "must end in .safetensors"),
+    (2, ["export", "run", "--lora", "nowhere/lora.safetensors"], "nowhere/lora.safetensors"),
+    (2, ["export", "run", "--lora", "run/lora.safetensors"], "inside the run"),
     (2, ["generate", "--run", "run", "--eta", "much"], "--eta 'much'"),
     (2, ["generate", "--run", "run", "--eta", "0:1"], "--eta '0:1'"),
     (2, ["generate", "--run", "run", "--eta", "0:1:0"], "--eta 0:1:0"),
@@ -137,6 +146,9 @@ NEEDS_THE_LIBRARIES: list[tuple[int, list[str], str]] = [
     (4, ["finetune", "--run", "bird.png"], "no run in bird.png"),
     (4, ["finetune", "--run", "folder"], "no run in folder"),
     (4, ["finetune", "--run", "run", "--seed", "9"], "seed 0 -> 9"),
+    (4, ["finetune", "--run", "run", "--method", "lora"], 'method default -> "lora"'),
+    (4, ["export", "run", "--lora", "lora.safetensors"], "finetune --method lora --force"),
+    (4, ["export", "nowhere", "--lora", "lora.safetensors"], "no run in nowhere"),
     (4, ["generate", "--run", "nowhere"], "no run in nowhere"),
     (4, ["status", "nowhere"], "no run in nowhere"),
     (4, ["check", "nowhere"], "no run in nowhere"),
@@ -182,7 +194,7 @@ def test_debug_shows_where_it_went_wrong(place: Path, capfd: pytest.CaptureFixtu
 
 def test_help_and_usage_errors_do_not_import_torch(place: Path) -> None:
     """In one process: nothing that is said here needs the heavy libraries."""
-    commands = ["optimize", "finetune", "generate", "edit", "status", "check", "clean"]
+    commands = ["optimize", "finetune", "generate", "edit", "export", "status", "check", "clean"]
     calls = [["--help"], ["--version"], *([command, "--help"] for command in commands)]
     calls += [typed for _code, typed, _part in TYPED_WRONGLY]
     calls += [["optimize", "none.png", TEXT], ["optimize", "text.png", TEXT], ["finetune", "--run", "nowhere"]]
@@ -205,7 +217,7 @@ def test_help_and_usage_errors_do_not_import_torch(place: Path) -> None:
     assert b"optimize" in made.stdout
 
 
-@pytest.mark.parametrize("command", ["optimize", "finetune", "generate", "edit", "status", "check", "clean"])
+@pytest.mark.parametrize("command", ["optimize", "finetune", "generate", "edit", "export", "status", "check", "clean"])
 def test_every_command_explains_itself(command: str) -> None:
     told = done(command, "--help").out
     assert f"imagic {command}" in told

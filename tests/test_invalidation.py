@@ -100,6 +100,7 @@ def test_what_stage_a_read_makes_everything_stale(name: str, shared: Path, run: 
         (["--seed", 5], "seed 0 -> 5"),
         (["--dtype", "bf16"], 'dtype "fp32" -> "bf16"'),
         (["--delta-dtype", "bf16"], 'delta_dtype "fp16" -> "bf16"'),
+        (["--method", "lora"], 'method default -> "lora"'),
     ],
 )
 def test_what_stage_b_read_leaves_stage_a(flags: Arguments, reason: str, run: Path) -> None:

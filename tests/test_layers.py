@@ -22,11 +22,12 @@ ONLY = {
     "filelock": ("lock.py",),
     "matplotlib": ("evaluation/plots.py",),
     "safetensors": ("container.py", "backends/", "sketchbook/"),
+    "peft": ("tuning.py",),
     "click": (),
     "pickle": (),
 }
 WITHOUT_TORCH = ["errors.py", "config.py", "events.py", "files.py", "run.py", "stamps.py", "sweep.py", "artifacts.py"]
-WITHOUT_TORCH += ["container.py", "freshness.py", "lock.py", "locate.py", "names.py", "record.py"]
+WITHOUT_TORCH += ["container.py", "export.py", "freshness.py", "lock.py", "locate.py", "names.py", "record.py"]
 WITHOUT_TORCH += ["inspection.py", "resolve.py", "cli/__init__.py", "cli/commands.py", "cli/calls.py", "cli/report.py"]
 
 

@@ -16,6 +16,7 @@ from imagic_cli.backends.latent import LatentBackend
 
 SAMPLES = [
     (resume.kills_at_steps, 5),
+    (resume.lora_kills_at_steps, 3),
     (resume.kills_at_random, 3),
     (resume.seeds, 1),
     (resume.elsewhere, 3),

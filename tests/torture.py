@@ -40,6 +40,7 @@ def groups(kills: int) -> list[Group]:
     everything = Group.ALL
     return [
         Group("1", "kill -9 after every step of A and B and every image of C", everything, resume.kills_at_steps),
+        Group("1b", "kill -9 after every step of B with LoRA", everything, resume.lora_kills_at_steps),
         Group("2", "kill -9 at random times, recovery included", kills, resume.kills_at_random),
         Group("3a", "checkpoint every 1, 3, 7 steps or never: one hash", everything, signals.intervals),
         Group("3b", "SIGTERM and SIGINT at random times", 200, functools.partial(signals.at_random, within=2.0)),

@@ -73,8 +73,19 @@ def items(eta: str, first: int, count: int, output: Path | None) -> list[Item]:
     if output is not None and len(found) > 1:
         raise UsageError(f"--output takes one image, these are {len(found)}", "they are in the run's images folder")
     if output is not None:
-        _check_output(output)
+        _check_output(output, "--output", ".png")
     return found
+
+
+def method(name: str | None, rank: int | None) -> dict[str, Any]:
+    """Stage B's flags for what it trains.
+
+    Raises:
+        UsageError: a rank was typed without LoRA, where there is none.
+    """
+    if rank is not None and name != "lora":
+        raise UsageError(f"--rank {rank} is of a LoRA", "add --method lora")
+    return {"method": name, "rank": rank}
 
 
 def new_edit(
@@ -162,6 +173,17 @@ def generate(
         report.result(pictures.path(item), "image")
     if len(items) > 1:
         report.result(pictures.sheet_file, "sheet")
+
+
+def export(run: Run, file: Path, force: bool, report: Report) -> None:
+    """Write the run's LoRA for other programs; prints where."""
+    _check_output(file, "--lora", ".safetensors")
+    if file.resolve().is_relative_to(run.path.resolve()):
+        raise UsageError(f"--lora {file} is inside the run", "name a file elsewhere")
+    from imagic_cli.export import export_lora
+
+    for path in export_lora(run, file, force):
+        report.result(path, "lora")
 
 
 def grid(eta: str, seed: str) -> list[Item]:
@@ -332,7 +354,7 @@ def scene(text: str, output: Path, seed: int) -> None:
     Raises:
         UsageError: the words are not the grammar's, or the file cannot be written there.
     """
-    _check_output(output)
+    _check_output(output, "the output", ".png")
     from imagic_cli.sketchbook.scenes import Scene
 
     try:
@@ -373,12 +395,12 @@ def _remembered(run: Run) -> Iterator[None]:
     remember(run.path)
 
 
-def _check_output(output: Path) -> None:
+def _check_output(output: Path, flag: str, ending: str) -> None:
     # Before the work, not after it.
-    if output.suffix.lower() != ".png":
-        raise UsageError(f"the output {output} must end in .png")
+    if output.suffix.lower() != ending:
+        raise UsageError(f"{flag} {output} must end in {ending}")
     if not can_be_named(output) or output.is_dir() or not output.parent.is_dir():
-        raise UsageError(f"the output {output} cannot be a file", "name one in a folder that exists")
+        raise UsageError(f"{flag} {output} cannot be a file", "name one in a folder that exists")
 
 
 def _some(text: str | None, name: str) -> bool:

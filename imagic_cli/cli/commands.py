@@ -95,6 +95,8 @@ def finetune(
     optimizer: o.OptimizerOption = None,
     dtype: o.DtypeOption = None,
     delta_dtype: o.DeltaOption = None,
+    method: o.MethodOption = None,
+    rank: o.RankOption = None,
     device: o.DeviceOption = "auto",
     gradient_checkpointing: o.CheckpointingOption = False,
     checkpoint_every: o.CheckpointEveryOption = None,
@@ -108,6 +110,7 @@ def finetune(
 ) -> None:
     """Stage B: fine-tune the denoiser so that this embedding gives the photograph back."""
     flags = {"steps": steps, "learning_rate": lr, "batch": batch, "seed": seed, "optimizer": optimizer, "dtype": dtype}
+    tuned = calls.method(method, rank) | {"delta_dtype": delta_dtype}
     how = calls.how(
         device=device,
         gradient_checkpointing=gradient_checkpointing,
@@ -117,7 +120,7 @@ def finetune(
     )
     with Report(quiet, json) as report:
         chosen = existing_run(run, report)
-        record, found = calls.tuned_record(chosen, flags | {"delta_dtype": delta_dtype}, how)
+        record, found = calls.tuned_record(chosen, flags | tuned, how)
         if dry_run:
             calls.plan(chosen, record, found, ["finetune"], 0, how, report)
             return
@@ -183,6 +186,8 @@ def edit(
     finetune_steps: o.FinetuneStepsOption = None,
     steps: o.SampleStepsOption = None,
     optimizer: o.OptimizerOption = None,
+    method: o.MethodOption = None,
+    rank: o.RankOption = None,
     dtype: o.DtypeOption = None,
     batch_size: o.BatchSizeOption = None,
     output: o.OutOption = None,
@@ -197,12 +202,13 @@ def edit(
 ) -> None:
     """All three stages with the preset's numbers; what is done already is not done again."""
     items = calls.items(eta, seed, seeds, output)
+    tuned = calls.method(method, rank)
     photo = {"size": size, "fit": fit, "center": calls.center(center)}
     how = calls.how(device=device, batch_size=batch_size, gradient_checkpointing=gradient_checkpointing, strict=strict)
     with Report(quiet, json) as report:
         named = ModelFlags(model, preset, revision, variant, config)
         first = {"dtype": dtype, "steps": optimize_steps, "optimizer": optimizer}
-        then = {"dtype": dtype, "steps": finetune_steps, "optimizer": optimizer}
+        then = {"dtype": dtype, "steps": finetune_steps, "optimizer": optimizer, **tuned}
         last = {"dtype": dtype, "steps": steps}
         ready = calls.new_edit(image, text, run, named, photo, first, how, report)
         ready = calls.planned(ready, then, last, how)
@@ -275,6 +281,19 @@ def baseline(
         chosen = existing_run(run, report)
         record, found, sampling = calls.sampling(chosen, flags, how)
         calls.baseline(chosen, record, found, method, source or "", sampling, items, clip, how, report)
+
+
+@app.command()
+def export(
+    lora: o.LoraOption,
+    run: o.RunArgument = None,
+    force: o.ForceOption = False,
+    json: o.JsonOption = False,
+    debug: o.DebugOption = False,
+) -> None:
+    """Write what finetune --method lora trained as a .safetensors file that diffusers and other programs load."""
+    with Report(False, json) as report:
+        calls.export(existing_run(run, report), lora, force, report)
 
 
 @app.command()

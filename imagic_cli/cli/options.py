@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from imagic_cli.config import Dtype, Fit, Optimizer, Scheduler
+from imagic_cli.config import Dtype, Fit, Method, Optimizer, Scheduler
 
 _MODEL, _RECIPE, _HOW, _SAY = "Model and photograph", "Recipe", "Computation", "Output"
 
@@ -74,6 +74,11 @@ DeltaOption = Annotated[
     str | None,
     typer.Option("--delta-dtype", help="How the change is stored: fp16, bf16, fp32.", rich_help_panel=_RECIPE),
 ]
+MethodOption = Annotated[
+    Method | None,
+    typer.Option("--method", help="Train every weight, or a LoRA beside the attention's.", rich_help_panel=_RECIPE),
+]
+RankOption = Annotated[int | None, typer.Option("--rank", help="Of --method lora.", rich_help_panel=_RECIPE)]
 
 OptimizeStepsOption = Annotated[
     int | None, typer.Option("--optimize-steps", help="Updates of stage A.", rich_help_panel=_RECIPE)
@@ -141,6 +146,9 @@ BatchSizeOption = Annotated[
 ]
 OutOption = Annotated[
     Path | None, typer.Option("-o", "--output", help="Also copy the one image to this .png file.", show_default=False)
+]
+LoraOption = Annotated[
+    Path, typer.Option("--lora", metavar="FILE", help="The .safetensors file to write.", show_default=False)
 ]
 
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=_HOW)]

@@ -27,6 +27,7 @@ from imagic_cli.signals import deferred
 from imagic_cli.stages.pictures import Pictures
 from imagic_cli.stamps import Stamp
 from imagic_cli.sweep import Item
+from imagic_cli.tuning import changes
 
 _SAVES_MEMORY = "a smaller --batch-size, or --dtype fp16 on a GPU"
 _SAVE_SECONDS = 30.0
@@ -202,8 +203,8 @@ def _tuned(backend: Backend, weights: Weights | None, precision: Precision) -> L
     level = backend.level(Precision("fp32", torch.device("cpu")), trainable=False)
     if weights is not None:
         parameters = dict(level.module.named_parameters())
-        for name, delta in weights.of(level.name).items():
-            parameters[name].add_(delta.to(torch.float32))
+        for name, change in changes(weights.of(level.name)):
+            parameters[name].add_(change)
     level.module.to(precision.device, precision.dtype)
     return level
 

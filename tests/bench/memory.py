@@ -71,7 +71,7 @@ def peak(*arguments: object) -> float:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"exit code {process.returncode}: {' '.join(command)}")
-    return usage.ru_maxrss / 2**20
+    return round(usage.ru_maxrss / 2**20, 1)
 
 
 def main() -> None:
@@ -88,7 +88,8 @@ def main() -> None:
         "parameters": sum(p.numel() for p in UNet2DConditionModel.from_pretrained(model / "unet").parameters()),
         "size": options.size,
         "A, GiB": peak("optimize", photo, "a bird", "--model", model, "--run", run, "--size", options.size, *step),
-        "B, GiB": peak("finetune", "--run", run, *step),
+        "B, LoRA, GiB": peak("finetune", "--run", run, "--method", "lora", *step),
+        "B, GiB": peak("finetune", "--run", run, "--method", "full", *step),
     }
     sys.stdout.write(json.dumps(found, indent=2) + "\n")
 
