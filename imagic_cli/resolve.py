@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,13 @@ from typing import Any
 from PIL import Image
 
 from imagic_cli import backends, config
-from imagic_cli.backends.source import Model, find, local
-from imagic_cli.config import How, ModelFlags, ModelSource, Preset, SamplingSettings
+from imagic_cli.backends.source import Model, check_encoder, find, local
+from imagic_cli.config import FinetuneSettings, How, ModelFlags, ModelSource, Preset, SamplingSettings
 from imagic_cli.errors import ArtifactError, UsageError
 from imagic_cli.events import Listener, Note
 from imagic_cli.image import pixels_digest, prepare
 from imagic_cli.locate import existing_run, named_run
-from imagic_cli.names import new_path
+from imagic_cli.names import BASE, new_path
 from imagic_cli.photo import quoted, read
 from imagic_cli.record import ImageRecord, Record
 from imagic_cli.run import Run
@@ -54,8 +54,8 @@ def new_edit(
         return _again(existing_run(path, tell), model_flags, photo_flags, train_flags, how)
     photo = read(image)
     recorded = Run(path).read_record() if path is not None and Run(path).record_file.is_file() else None
-    name, preset, source = _basis(model_flags, recorded)
-    model = find(source)
+    name, preset, source, model = _basis(model_flags, recorded)
+    check_encoder(source)
     backend = backends.load(model)
     settings = config.override(preset.photo, photo_flags)
     size = settings.size or backend.size
@@ -65,14 +65,14 @@ def new_edit(
     pixels = pixels_digest(prepared)
     run = Run(path or new_path(image.stem, text, pixels))
     if path is None and run.record_file.is_file() and _is_same(source, run.read_record().model):
-        name, preset, source = _basis(model_flags, run.read_record())
-        model = find(source)
-    if model.revision:
-        # A branch moves: the run stays with the commit that it began with.
-        source = source.model_copy(update={"revision": model.revision})
+        name, preset, source, model = _basis(model_flags, run.read_record())
+    # A branch moves: the run stays with the commit that it began with.
+    source = _pinned(source, model)
     taken = ImageRecord(name=quoted(Path(image.name)), width=prepared.width, height=prepared.height, pixels=pixels)
     identity = model.identity(how.strict)
     record = _record(name, preset, source, model, identity, text, taken, photo_flags, train_flags, how)
+    above = {level: _usual(preset.above.get(level, preset.super_resolution), how) for level in backend.levels[1:]}
+    record = record.model_copy(update={"above": above, "sizes": backend.sizes})
     return Edit(run, record, prepared, model)
 
 
@@ -92,16 +92,30 @@ def recorded_model(run: Run, record: Record, how: How) -> Model:
     return model
 
 
-def finetune_record(record: Record, flags: Flags, how: How) -> Record:
-    """The record with what `imagic finetune` was told."""
-    settings = config.override(record.finetune, _resolved(record.finetune, flags, how))
-    return record.model_copy(update={"finetune": settings})
+def finetune_record(record: Record, levels: Sequence[str], flags: Flags, how: How) -> Record:
+    """The record with what `imagic finetune` was told about these levels."""
+    told = {
+        level: config.override(record.recipe(level), _resolved(record.recipe(level), flags, how)) for level in levels
+    }
+    finetune = told.pop(BASE, record.finetune)
+    return record.model_copy(update={"finetune": finetune, "above": record.above | told})
 
 
 def sampling_settings(record: Record, flags: Flags, how: How) -> SamplingSettings:
-    """What `imagic generate` was told, over what the run recorded."""
+    """What `imagic generate` was told, over what the run recorded.
+
+    Raises:
+        UsageError: something cannot be meant, such as a size at which the model cannot stop.
+    """
     given = dict(flags) | ({"prompt": None} if flags.get("prompt") == record.text else {})
-    return config.override(record.generate, _resolved(record.generate, given, how))
+    settings = config.override(record.generate, _resolved(record.generate, given, how))
+    if settings.size is not None and settings.size not in record.sizes:
+        known = ", ".join(str(size) for size in record.sizes) or "none, its pictures have the photograph's"
+        raise UsageError(f"--size {settings.size} is no size that this model stops at", f"there are: {known}")
+    if settings.size is not None and settings.size == record.sizes[-1]:
+        # Its end has one name.
+        settings = settings.model_copy(update={"size": None})
+    return settings
 
 
 def _again(run: Run, model_flags: ModelFlags, photo_flags: Flags, train_flags: Flags, how: How) -> Edit:
@@ -114,8 +128,8 @@ def _again(run: Run, model_flags: ModelFlags, photo_flags: Flags, train_flags: F
     return Edit(run, record, run.read_image(), recorded_model(run, record, how))
 
 
-def _basis(flags: ModelFlags, recorded: Record | None) -> tuple[str, Preset, ModelSource]:
-    # The preset's name ("" for none), its numbers or the recorded ones, and the model.
+def _basis(flags: ModelFlags, recorded: Record | None) -> tuple[str, Preset, ModelSource, Model]:
+    # The preset's name ("" for none), its numbers or the recorded ones, where the model comes from, and the model.
     name = flags.preset or (flags.model if flags.model in config.preset_names() else None)
     if name is None and flags.model is None:
         name = recorded.preset if recorded else config.DEFAULT_PRESET
@@ -123,22 +137,41 @@ def _basis(flags: ModelFlags, recorded: Record | None) -> tuple[str, Preset, Mod
         own = config.load_preset(flags.model).model
     else:
         own = ModelSource(source=_lasting(flags.model or ""))
-    preset = config.load_preset(name) if name else Preset(description="the paper's numbers", model=own)
-    source = own if flags.model not in {None, name} else preset.model
+    preset = config.load_preset(name) if name else None
+    source = own if preset is None or flags.model not in {None, name} else preset.model
     if recorded is not None and flags.model is None and flags.preset is None:
         source = recorded.model
     typed = {"revision": flags.revision, "variant": flags.variant, "config": flags.config and _lasting(flags.config)}
-    source = config.override(source, typed)
-    if recorded is not None and _is_same(source, recorded.model) and (name or "") == recorded.preset:
-        source = recorded.model
-        same = {part: getattr(recorded, part) for part in ("photo", "optimize", "finetune", "generate")}
-        preset = preset.model_copy(update=same)
-    return name or "", preset, source
+    source = config.override(source, typed | {"encoder": flags.encoder})
+    known = recorded if recorded is not None and _is_same(source, recorded.model) else None
+    if known is None or (name or "") != known.preset:
+        model = find(source)
+        return name or "", preset or _numbers(model, source), source, model
+    model = find(known.model)
+    same = {part: getattr(known, part) for part in ("photo", "optimize", "finetune", "above", "generate")}
+    return known.preset, (preset or _numbers(model, known.model)).model_copy(update=same), known.model, model
+
+
+def _numbers(model: Model, source: ModelSource) -> Preset:
+    # Where no preset is named: those that the paper, or we, give the model's family.
+    usual = backends.USUAL_PRESETS.get(model.family)
+    if usual is None:
+        return Preset(description="the paper's numbers", model=source)
+    return config.load_preset(usual).model_copy(update={"model": source})
+
+
+def _pinned(source: ModelSource, model: Model) -> ModelSource:
+    above = tuple(_pinned(*pair) for pair in zip(source.above, model.above, strict=False))
+    return source.model_copy(update={"revision": model.revision or source.revision, "above": above})
 
 
 def _is_same(asked: ModelSource, recorded: ModelSource) -> bool:
     # No revision asked for means the recorded one.
-    return asked in (recorded, recorded.model_copy(update={"revision": None}))
+    return asked in (recorded, _unpinned(recorded))
+
+
+def _unpinned(source: ModelSource) -> ModelSource:
+    return source.model_copy(update={"revision": None, "above": tuple(_unpinned(each) for each in source.above)})
 
 
 def _lasting(source: str) -> str:
@@ -168,9 +201,13 @@ def _record(
         identity=identity,
         photo=config.override(preset.photo, photo_flags),
         optimize=config.override(preset.optimize, _resolved(preset.optimize, train_flags, how)),
-        finetune=config.override(preset.finetune, _resolved(preset.finetune, {}, how)),
+        finetune=_usual(preset.finetune, how),
         generate=config.override(preset.generate, _resolved(preset.generate, {}, how)),
     )
+
+
+def _usual(settings: FinetuneSettings, how: How) -> FinetuneSettings:
+    return config.override(settings, _resolved(settings, {}, how))
 
 
 def _resolved(settings: Any, flags: Flags, how: How) -> dict[str, Any]:

@@ -43,6 +43,7 @@ def optimize(
     revision: o.RevisionOption = None,
     variant: o.VariantOption = None,
     config: o.ConfigOption = None,
+    encoder: o.EncoderOption = None,
     size: o.SizeOption = None,
     fit: o.FitOption = None,
     center: o.CenterOption = None,
@@ -74,7 +75,7 @@ def optimize(
         strict=strict,
     )
     with Report(quiet, json) as report:
-        named = ModelFlags(model, preset, revision, variant, config)
+        named = ModelFlags(model, preset, revision, variant, config, encoder)
         edit = calls.new_edit(image, text, run, named, photo, flags, how, report)
         if dry_run:
             calls.plan(edit.run, edit.record, edit.model, ["optimize"], 0, how, report)
@@ -86,6 +87,7 @@ def optimize(
 @app.command()
 def finetune(
     run: o.RunOption = None,
+    level: o.LevelOption = calls.EVERY_LEVEL,
     steps: o.StepsOption = None,
     lr: o.RateOption = None,
     batch: o.BatchOption = None,
@@ -115,11 +117,11 @@ def finetune(
     )
     with Report(quiet, json) as report:
         chosen = existing_run(run, report)
-        record, found = calls.tuned_record(chosen, flags | {"delta_dtype": delta_dtype}, how)
+        record, found, levels = calls.tuned_record(chosen, level, flags | {"delta_dtype": delta_dtype}, how)
         if dry_run:
-            calls.plan(chosen, record, found, ["finetune"], 0, how, report)
+            calls.plan(chosen, record, found, ["finetune"], 0, how, report, levels)
             return
-        calls.finetune(chosen, record, found, how, force, report)
+        calls.finetune(chosen, record, found, levels, how, force, report)
         report.result(chosen.path, "run")
 
 
@@ -134,6 +136,7 @@ def generate(
     scheduler: o.SchedulerOption = None,
     steps: o.SampleStepsOption = None,
     guidance: o.GuidanceOption = None,
+    size: o.StopOption = None,
     pretrained: o.PretrainedOption = False,
     dtype: o.DtypeOption = None,
     batch_size: o.BatchSizeOption = None,
@@ -149,7 +152,7 @@ def generate(
     """Stage C: images between the photograph (eta 0) and the text (eta 1). Prints where they are."""
     items = calls.items(eta, seed, seeds, output)
     flags = {"prompt": prompt, "negative": negative, "scheduler": scheduler, "steps": steps, "guidance": guidance}
-    flags |= {"pretrained": pretrained or None, "dtype": dtype}
+    flags |= {"pretrained": pretrained or None, "dtype": dtype, "size": size}
     how = calls.how(device=device, batch_size=batch_size, strict=strict)
     with Report(quiet, json) as report:
         chosen = existing_run(run, report)
@@ -174,6 +177,7 @@ def edit(
     revision: o.RevisionOption = None,
     variant: o.VariantOption = None,
     config: o.ConfigOption = None,
+    encoder: o.EncoderOption = None,
     size: o.SizeOption = None,
     fit: o.FitOption = None,
     center: o.CenterOption = None,
@@ -198,7 +202,7 @@ def edit(
     photo = {"size": size, "fit": fit, "center": calls.center(center)}
     how = calls.how(device=device, batch_size=batch_size, gradient_checkpointing=gradient_checkpointing, strict=strict)
     with Report(quiet, json) as report:
-        named = ModelFlags(model, preset, revision, variant, config)
+        named = ModelFlags(model, preset, revision, variant, config, encoder)
         first = {"dtype": dtype, "steps": optimize_steps, "optimizer": optimizer}
         then = {"dtype": dtype, "steps": finetune_steps, "optimizer": optimizer}
         last = {"dtype": dtype, "steps": steps}
@@ -210,8 +214,8 @@ def edit(
             )
             return
         calls.optimize(ready, how, force, report)
-        record, found = calls.tuned_record(ready.run, then, how)
-        calls.finetune(ready.run, record, found, how, force, report)
+        record, found, levels = calls.tuned_record(ready.run, calls.EVERY_LEVEL, then, how)
+        calls.finetune(ready.run, record, found, levels, how, force, report)
         record, found, sampling = calls.sampling(ready.run, last, how)
         calls.generate(ready.run, record, found, sampling, items, how, force, output, report)
 
