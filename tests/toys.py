@@ -204,7 +204,7 @@ def pixel_schedule(largest: float) -> DDPMScheduler:
 
 
 def cascade(folder: Path, seed: int = 0) -> Path:
-    """DeepFloyd IF in one folder: a base of 16 px, super-resolution to 32 px, an upscaler to 64 px. No safety checker."""
+    """DeepFloyd IF in one folder: 16 px, super-resolution to 32 px, an upscaler to 64 px; no safety checker."""
     torch.manual_seed(seed)
     words = t5_tokenizer()
     plain = {"safety_checker": None, "feature_extractor": None, "watermarker": None, "requires_safety_checker": False}
