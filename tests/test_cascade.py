@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from collections.abc import Callable
@@ -335,3 +336,11 @@ def test_gradient_checkpointing_changes_no_bit(run: Path) -> None:
     before = digests(run)
     done("finetune", "--run", run, "--gradient-checkpointing", "--force")
     assert digests(run) == before
+
+
+def test_a_tokenizer_in_sentencepieces_own_format_says_what_it_needs(photo: Path, model: Path) -> None:
+    if importlib.util.find_spec("sentencepiece"):
+        pytest.skip("sentencepiece is installed")
+    (model / "base/tokenizer/tokenizer.json").unlink()
+    (model / "base/tokenizer/spiece.model").write_bytes(b"\n")
+    refused(optimize(photo, model), "needs sentencepiece", "imagic-cli[if]")

@@ -169,7 +169,7 @@ def test_a_levels_prediction_is_what_the_pipeline_computes(photo: Path, models: 
     unet = (base if level == "base" else above).unet
     unet.register_forward_hook(lambda _unet, args, given, out: seen.append((args, given, out[0])), with_kwargs=True)
     call = {"prompt_embeds": found.target.tokens, "negative_prompt_embeds": found.null.tokens, "guidance_scale": 1.0}
-    call |= {"num_inference_steps": 3, "generator": torch.manual_seed(0), "output_type": "pt"}
+    call |= {"num_inference_steps": 3, "generator": torch.Generator().manual_seed(0), "output_type": "pt"}
     own = backends.load(find(ModelSource(source=str(models / "cascade")))).level(Precision("fp32", CPU), False, level)
     low = reduced(to_tensor(Image.open("run/image.png")), 2)
     base(**call) if level == "base" else above(**call, image=low, noise_level=123)
@@ -182,7 +182,7 @@ def test_a_levels_prediction_is_what_the_pipeline_computes(photo: Path, models: 
         torch.testing.assert_close(predicted, output[:, :3], rtol=1e-5, atol=1e-5)
     if level == SR:
         # The picture that guides training is made as the pipeline makes its own, but for the level that it draws.
-        drawn = torch.manual_seed(0)
+        drawn = torch.Generator().manual_seed(0)
         _first, noise = (torch.randn(1, 3, 32, 32, generator=drawn) for _ in range(2))
         up = interpolate(low, (32, 32), mode="bilinear", align_corners=True)
         alpha = cosine_alphas()[123].float()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import inspect
 import warnings
 from collections.abc import Iterator, Mapping
@@ -60,11 +61,29 @@ def tokenizer(model: Model, component: str, encoder: str, kind: Any = CLIPTokeni
         ModelError: it cannot be read, or is not that encoder's.
     """
     with loading(model, component):
+        _check_readable(model, component)
         found = kind.from_pretrained(model.folder / component, local_files_only=True)
-        # Without its files the library makes one that knows no letter.
-        if not len(found.all_special_ids) < len(found) <= model.config(encoder)["vocab_size"]:
+        # Without its files the library makes one that knows no letter, at most the space.
+        if not len(found.all_special_ids) + 1 < len(found) <= model.config(encoder)["vocab_size"]:
             raise ValueError(f"its vocabulary has {len(found)} entries")
         return found
+
+
+def _check_readable(model: Model, component: str) -> None:
+    # DeepFloyd's tokenizers come in sentencepiece's own format alone; without these the library says other things.
+    folder = model.folder / component
+    if (folder / "spiece.model").is_file() and not (folder / "tokenizer.json").is_file():
+        missing = [name for name in ("sentencepiece", "google.protobuf") if not _is_installed(name)]
+        if missing:
+            raise ModelError(f"{model.name}: its tokenizer needs {missing[0]}", "pip install 'imagic-cli[if]'")
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        # The package around it.
+        return False
 
 
 def assemble(pipeline_class: Any, components: Mapping[str, Any], **options: Any) -> Any:
