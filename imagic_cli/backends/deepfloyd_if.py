@@ -13,7 +13,7 @@ from diffusers.pipelines.deepfloyd_if.safety_checker import IFSafetyChecker
 from diffusers.pipelines.deepfloyd_if.watermark import IFWatermarker
 from PIL import Image
 from torch import Tensor
-from transformers import T5EncoderModel, T5Tokenizer
+from transformers import CLIPConfig, T5EncoderModel, T5Tokenizer
 
 from imagic_cli.backends.base import Blank, Codec, Draw, Encoded, Level, Pass
 from imagic_cli.backends.components import assemble, cut, load, load_encoder, loading, tokenizer
@@ -34,6 +34,14 @@ from imagic_cli.precision import Precision, release
 WINDOW = 77
 # The super-resolution pipeline's own numbers.
 _USUAL = EnlargeSettings(steps=50, guidance=4.0, noise_level=250)
+
+
+class _SafetyChecker(IFSafetyChecker):
+    """diffusers 0.42's, with the call that ends a model's construction in transformers 5, or it cannot be loaded."""
+
+    def __init__(self, config: CLIPConfig) -> None:
+        super().__init__(config)
+        self.post_init()
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,7 @@ class DeepFloydIF:
         if self.upscaler is not None:
             self.sizes += (largest * self.upscaler.factor,)
             self.multiple = math.lcm(self.multiple, self.upscaler.multiple)
-        self._screen = Screen(self._holder("safety_checker"), IFSafetyChecker)
+        self._screen = Screen(self._holder("safety_checker"), _SafetyChecker)
         self._mark = Watermark(self._holder("watermarker"), IFWatermarker)
 
     def encode(self, texts: Sequence[str | None], device: torch.device) -> list[Encoded]:
@@ -223,6 +231,9 @@ class DeepFloydIF:
         below = list(self.stages.values())[-1].size if self.stages else None
         if below is not None and (size <= below or size % below):
             raise ModelError(f"{model.name} makes pictures of {size} pixels, no whole multiple of the {below} below it")
+        # Read by later stages: what is missing is told before the first.
+        for component in ("scheduler",) if below is None else ("scheduler", "image_noising_scheduler"):
+            model.config(component)
         name = BASE if below is None else f"sr{below}-{size}"
         self.stages[name] = _Stage(name, model, size, multiple, below)
 

@@ -35,7 +35,7 @@ class Upscaler:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        vae, unet = model.config("vae"), model.config("unet")
+        vae, unet, _noising = (model.config(component) for component in ("vae", "unet", "low_res_scheduler"))
         with loading(model, "config"):
             self.factor = 2 ** (len(vae["block_out_channels"]) - 1)
             self.multiple = 2 ** (len(unet["block_out_channels"]) - 1)
