@@ -19,6 +19,7 @@ DEFAULT_PRESET = "sketchbook"
 LORA_RANK, LORA_RATE = 16, 1e-4
 
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
+EncoderDtype = Literal["fp32", "bf16", "fp16", "8bit"]
 Optimizer = Literal["adam", "adam8bit"]
 Method = Literal["full", "lora"]
 Fit = Literal["keep", "crop", "pad"]
@@ -38,6 +39,8 @@ class ModelSource(Settings):
     """Where a model comes from.
 
     Attributes:
+        above: of a cascade whose parts are models of their own: what enlarges the base's pictures, in order.
+        encoder: the number format that its text encoders compute in; None is fp32.
         source: a hub id, a folder in diffusers layout, or one .safetensors checkpoint.
         revision: the hub's branch, tag or commit.
         variant: which weight files, such as fp16.
@@ -48,6 +51,8 @@ class ModelSource(Settings):
     revision: str | None = None
     variant: str | None = None
     config: str | None = None
+    encoder: EncoderDtype | None = None
+    above: tuple[ModelSource, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class ModelFlags:
     revision: str | None = None
     variant: str | None = None
     config: str | None = None
+    encoder: str | None = None
 
 
 class PhotoSettings(Settings):
@@ -135,6 +141,20 @@ class FinetuneSettings(TrainSettings):
         return self.model_dump(exclude={"method", "rank"} if self.method == "full" else None)
 
 
+class EnlargeSettings(Settings):
+    """How a denoiser that enlarges a picture is sampled.
+
+    Attributes:
+        steps: denoising steps, or as many as the base takes where those are fewer.
+        guidance: classifier-free guidance scale; 1 or less is off.
+        noise_level: the timestep to which the enlarged picture is noised before it guides.
+    """
+
+    steps: Annotated[int, Field(ge=1, le=10000)]
+    guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    noise_level: Annotated[int, Field(ge=0, lt=10000)]
+
+
 class SamplingSettings(Settings):
     """Stage C, but for eta and seed. The paper publishes none of these: the defaults are ours.
 
@@ -146,6 +166,9 @@ class SamplingSettings(Settings):
         prompt: another target text; None is the run's own.
         pretrained: ignore what stage B trained.
         dtype: the number format of the denoiser.
+        size: side of the pictures at whose level a cascade stops; None is its last.
+        super_resolution: the levels of a cascade that enlarge the base's picture; None is their pipeline's own numbers.
+        upscaler: what ends a cascade; None is its pipeline's own numbers.
     """
 
     scheduler: Scheduler = "ddim"
@@ -155,6 +178,14 @@ class SamplingSettings(Settings):
     prompt: str | None = None
     pretrained: bool = False
     dtype: Dtype = "auto"
+    size: Annotated[int, Field(ge=1)] | None = None
+    super_resolution: EnlargeSettings | None = None
+    upscaler: EnlargeSettings | None = None
+
+    def work(self) -> dict[str, Any]:
+        """What a key holds: what only a cascade has is there only where it is said."""
+        absent = {name for name in ("size", "super_resolution", "upscaler") if getattr(self, name) is None}
+        return self.model_dump(exclude=absent)
 
 
 class How(Settings):
@@ -178,13 +209,20 @@ class How(Settings):
 
 
 class Preset(Settings):
-    """One file in `configs/`: a model and its recipe."""
+    """One file in `configs/`: a model and its recipe.
+
+    Attributes:
+        super_resolution: stage B's recipe for the levels of a cascade above the base.
+        above: stage B's recipes for single ones of them, by name.
+    """
 
     description: str
     model: ModelSource
     photo: PhotoSettings = PhotoSettings()
     optimize: OptimizeSettings = OptimizeSettings()
     finetune: FinetuneSettings = FinetuneSettings()
+    super_resolution: FinetuneSettings = FinetuneSettings()
+    above: dict[str, FinetuneSettings] = {}
     generate: SamplingSettings = SamplingSettings()
 
 

@@ -36,10 +36,9 @@ def export_lora(run: Run, file: Path, force: bool) -> list[Path]:
         DiskError: the disk refused.
     """
     record = run.read_record()
-    loaded = _lora(run, record)
-    levels = loaded.content.levels()
-    paths = {level: file if len(levels) == 1 else file.with_stem(f"{file.stem}-{level}") for level in levels}
-    contents = {path: _content(loaded, level, record) for level, path in paths.items()}
+    loras = _loras(run, record)
+    paths = {level: file if len(loras) == 1 else file.with_stem(f"{file.stem}-{level}") for level in loras}
+    contents = {path: _content(loras[level], level, record) for level, path in paths.items()}
     for path, content in contents.items():
         if path.exists() and not force and path.read_bytes() != content:
             raise UsageError(f"{path} is another file", "--force replaces it")
@@ -48,14 +47,16 @@ def export_lora(run: Run, file: Path, force: bool) -> list[Path]:
     return list(contents)
 
 
-def _lora(run: Run, record: Record) -> Loaded[Weights]:
-    loaded = run.read_weights(record, run.read_embeddings(record).digest)
-    if loaded is None:
+def _loras(run: Run, record: Record) -> dict[str, Loaded[Weights]]:
+    embeddings = run.read_embeddings(record).digest
+    tuned = run.read_weights(record, embeddings, record.levels())
+    found = {level: loaded for level, loaded in tuned.items() if loaded.stamp.settings.get("method") == "lora"}
+    if not tuned:
         raise ArtifactError(f"{run.path} has no LoRA yet", f"run: imagic finetune --method lora --run {run.path}")
-    if loaded.stamp.settings.get("method") != "lora":
+    if not found:
         hint = f"run: imagic finetune --method lora --force --run {run.path}"
         raise ArtifactError(f"{run.path} has no LoRA: finetune trained every weight", hint)
-    return loaded
+    return found
 
 
 def _content(loaded: Loaded[Weights], level: str, record: Record) -> bytes:

@@ -50,12 +50,12 @@ def drop_progress(path: Path, done: Stamp) -> None:
             files.remove(path)
 
 
-def refuse_stale(path: Path, found: Stamp, wanted: Stamp, stage: str) -> None:
+def refuse_stale(path: Path, found: Stamp, wanted: Stamp, command: str) -> None:
     """Refuse an artifact that the stage before it no longer stands for.
 
     Raises:
-        ArtifactError: it is of other work than `wanted`; the hint names the stage that makes it anew.
+        ArtifactError: it is of other work than `wanted`; the hint names the command that makes it anew.
     """
     if found.key != wanted.key:
         changed = ", ".join(found.differences(wanted))
-        raise ArtifactError(f"{path} is stale ({changed})", f"run: imagic {stage} --force --run {path.parent}")
+        raise ArtifactError(f"{path} is stale ({changed})", f"run: imagic {command} --force --run {path.parent}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,7 @@ from imagic_cli import files, png
 from imagic_cli.config import SamplingSettings
 from imagic_cli.container import corrupt, peek, read
 from imagic_cli.errors import ArtifactError, ImagicError, InputError
-from imagic_cli.names import variant_name
+from imagic_cli.names import BASE, part, typed, variant_name
 from imagic_cli.record import Record
 from imagic_cli.run import Run
 from imagic_cli.stamps import Stamp
@@ -26,11 +26,12 @@ class State:
     """How far one stage is.
 
     Attributes:
-        stage: optimize, finetune, or generate (with the variant's name behind it).
+        stage: optimize, finetune (with the level's name behind it), or generate (with the variant's).
         condition: what it is.
         detail: why it is stale or damaged, or where it resumes.
         size: bytes of its files.
         path: its result.
+        command: what brings it up to date.
     """
 
     stage: str
@@ -38,6 +39,7 @@ class State:
     detail: str
     size: int
     path: Path
+    command: str
 
 
 def states(run: Run) -> list[State]:
@@ -47,29 +49,25 @@ def states(run: Run) -> list[State]:
         ArtifactError: there is no run.
     """
     record = run.read_record()
-    embeddings, embeddings_digest = _trained(run, "optimize", run.embeddings_file, record.optimize_stamp())
-    found = [_against_image(run, embeddings)]
-    weights, weights_digest = _trained(run, "finetune", run.weights_file, record.finetune_stamp(embeddings_digest))
-    found.append(_after(weights, found[0]))
-    for variant in _variants(run):
-        found.append(_sampled(run, record, variant, (embeddings_digest, weights_digest), found[:2]))
-    return found
+    embeddings, digest = _trained(run, "optimize", BASE, run.embeddings_file, record.optimize_stamp())
+    first = _against_image(run, embeddings)
+    tuned, digests = {}, {}
+    for level in record.levels():
+        wanted = record.finetune_stamp(digest, level)
+        state, digests[level] = _trained(run, "finetune", level, run.weights_file(level), wanted)
+        tuned[level] = _after(state, first) if "embeddings" in wanted.inputs else state
+    sampled = [_sampled(run, record, variant, digest, digests, first, tuned) for variant in _variants(run)]
+    return [first, *tuned.values(), *sampled]
 
 
 def suggestion(found: list[State], run: Run) -> str:
     """What to type next."""
-    sampled = any(state.condition == "done" for state in found[3:])
-    for state, command in zip(found, ("optimize", "finetune", "generate"), strict=False):
-        if state.condition == "resumable" or (state.condition == "missing" and not (state is found[2] and sampled)):
-            replaces = " --force" if state.condition == "resumable" and _artifact(run, command).exists() else ""
-            return f"imagic {command}{replaces} --run {run.path}"
-        if state.condition in {"stale", "damaged"}:
-            return f"imagic {command} --force --run {run.path}"
+    variants = [state for state in found if state.stage.startswith("generate ")]
+    sampled = any(state.condition == "done" for state in variants)
+    for state in found[: len(found) - len(variants)]:
+        if state.condition != "done" and not (state.stage == "generate" and state.condition == "missing" and sampled):
+            return f"imagic {state.command} --run {run.path}"
     return f"imagic generate --eta 0.6:0.8:0.05 --seeds 8 --run {run.path}"
-
-
-def _artifact(run: Run, stage: str) -> Path:
-    return run.embeddings_file if stage == "optimize" else run.weights_file
 
 
 def problems(run: Run) -> list[str]:
@@ -106,25 +104,26 @@ def clean(run: Run) -> list[Path]:
     return gone
 
 
-def _trained(run: Run, stage: str, path: Path, wanted: Stamp) -> tuple[State, str]:
-    progress = run.progress_file(stage)
+def _trained(run: Run, stage: str, level: str, path: Path, wanted: Stamp) -> tuple[State, str]:
+    progress, name, command = run.progress_file(stage, level), part(stage, level), typed(stage, level)
+    again = f"{command} --force"
     size = sum(each.stat().st_size for each in (path, progress) if each.exists())
     try:
         if path.exists():
             stamp, digest = peek(path, wanted.kind)
             if stamp.key == wanted.key:
-                return State(stage, "done", "", size, path), digest
+                return State(name, "done", "", size, path, again), digest
             if not progress.exists():
-                return State(stage, "stale", ", ".join(stamp.differences(wanted)), size, path), digest
+                return State(name, "stale", ", ".join(stamp.differences(wanted)), size, path, again), digest
         if progress.exists():
             stamp, _digest = peek(progress, "progress")
             if stamp.key == wanted.key:
                 made = f"at step {stamp.extra.get('step')} of {stamp.settings.get('steps')}"
-                return State(stage, "resumable", made, size, progress), ""
-            return State(stage, "stale", ", ".join(stamp.differences(wanted)), size, progress), ""
+                return State(name, "resumable", made, size, progress, again if path.exists() else command), ""
+            return State(name, "stale", ", ".join(stamp.differences(wanted)), size, progress, again), ""
     except ArtifactError as error:
-        return State(stage, "damaged", str(error), size, path), ""
-    return State(stage, "missing", "", size, path), ""
+        return State(name, "damaged", str(error), size, path, again), ""
+    return State(name, "missing", "", size, path, command), ""
 
 
 def _against_image(run: Run, state: State) -> State:
@@ -143,25 +142,35 @@ def _after(state: State, before: State) -> State:
     return state
 
 
-def _sampled(run: Run, record: Record, variant: str, digests: tuple[str, str], before: list[State]) -> State:
+def _sampled(
+    run: Run,
+    record: Record,
+    variant: str,
+    embeddings: str,
+    weights: Mapping[str, str],
+    first: State,
+    tuned: Mapping[str, State],
+) -> State:
     folder = run.sample_folder(variant)
     name = f"generate {variant}".strip()
-    path = folder / "samples.safetensors"
+    path, again = folder / "samples.safetensors", "generate --force"
     images = sorted((folder / "images").glob("eta-*.png"))
     size = sum(each.stat().st_size for each in [*images, path] if each.exists())
     if not path.exists():
-        return State(name, "missing", "", size, path)
+        return State(name, "missing", "", size, path, "generate")
     try:
         stamp, _digest = peek(path, "samples")
         sampling = _sampling(path, stamp) if variant else record.generate
     except ArtifactError as error:
-        return State(name, "damaged", str(error), size, path)
-    embeddings, weights = digests
-    wanted = record.generate_stamp(sampling, embeddings, "none" if sampling.pretrained else weights)
-    upstream = before[:1] if sampling.pretrained else before
-    changed = stamp.differences(wanted)
+        return State(name, "damaged", str(error), size, path, again)
+    used = [] if sampling.pretrained else record.levels(sampling.size)
+    # A level that was never tuned has its part in the pictures as it is.
+    known = {level: weights[level] for level in used if run.weights_file(level).exists()}
+    changed = stamp.differences(record.generate_stamp(sampling, embeddings, known))
+    upstream = [first, *(tuned[level] for level in known)]
     changed += [f"{state.stage} is {state.condition}" for state in upstream if state.condition != "done"]
-    return State(name, "stale" if changed else "done", ", ".join(changed) or f"{len(images)} images", size, path)
+    condition: Condition = "stale" if changed else "done"
+    return State(name, condition, ", ".join(changed) or f"{len(images)} images", size, path, again)
 
 
 def _sampling(path: Path, stamp: Stamp) -> SamplingSettings:
@@ -179,12 +188,14 @@ def _variants(run: Run) -> list[str]:
 def _artifact_problems(run: Run, record: Record) -> Iterator[ImagicError]:
     yield from _failures(run.read_image)
     embeddings = _digest_of(run.embeddings_file, "embeddings")
-    wanted = [record.optimize_stamp(), record.finetune_stamp(embeddings)]
-    for path, stamp in zip((run.embeddings_file, run.weights_file), wanted, strict=True):
+    wanted = {"optimize": (run.embeddings_file, record.optimize_stamp())}
+    for level in record.levels():
+        wanted[part("finetune", level)] = run.weights_file(level), record.finetune_stamp(embeddings, level)
+    for path, stamp in wanted.values():
         if path.exists():
             yield from _failures(_verify_work, path, stamp.kind, stamp)
     for path in sorted((run.path / ".progress").glob("*.safetensors")):
-        stamp = next((each for each in wanted if each.stage == path.stem), wanted[0])
+        _path, stamp = wanted.get(path.stem, wanted["optimize"])
         yield from _failures(_verify_work, path, "progress", stamp)
     for path in sorted((run.path / "texts").glob("*.safetensors")):
         yield from _failures(_verify_text, run, record, path)

@@ -8,6 +8,19 @@ from pathlib import Path
 
 from imagic_cli.config import SamplingSettings
 
+BASE = "base"
+"""The level that makes a picture from the text alone: the only one of most families, the first of a cascade."""
+
+
+def part(name: str, level: str) -> str:
+    """What a file or stage is called for one level: the plain name for the base, as where there is no other level."""
+    return name if level == BASE else f"{name}-{level}"
+
+
+def typed(stage: str, level: str) -> str:
+    """The command that works on one level of a stage."""
+    return stage if level == BASE else f"{stage} --level {level}"
+
 
 def new_path(image: str, text: str, pixels: str) -> Path:
     """Where a run goes that was given no directory: names for people, and a hash that keeps runs apart."""
@@ -27,7 +40,8 @@ def slug(text: str, longest: int) -> str:
 def variant_name(usual: SamplingSettings, sampling: SamplingSettings) -> str:
     """A folder name for what differs from the run's usual way of sampling; empty if nothing does."""
     parts = []
-    for name, value in sampling.model_dump().items():
+    for name in type(sampling).model_fields:
+        value = getattr(sampling, name)
         if value == getattr(usual, name):
             continue
         if isinstance(value, bool):

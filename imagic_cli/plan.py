@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,10 +11,11 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from imagic_cli import backends
-from imagic_cli.backends.base import Blank
+from imagic_cli.backends.base import Blank, Pass
 from imagic_cli.backends.source import Model
-from imagic_cli.config import FinetuneSettings, TrainSettings
+from imagic_cli.config import FinetuneSettings, SamplingSettings, TrainSettings
 from imagic_cli.embedding import Embedding
+from imagic_cli.names import part
 from imagic_cli.precision import DTYPES
 from imagic_cli.record import Record
 from imagic_cli.tuning import leaves
@@ -44,35 +46,45 @@ class Cost:
     disk: int
 
 
-def costs(record: Record, model: Model, stages: list[str], images: int, device: torch.device) -> list[Cost]:
-    """Estimate each of `stages` at the recorded settings; `images` is how many stage C makes."""
+def costs(
+    record: Record, model: Model, stages: list[str], images: int, device: torch.device, levels: Sequence[str] = ()
+) -> list[Cost]:
+    """Estimate each of `stages` at the recorded settings.
+
+    Args:
+        record: the settings.
+        model: whose configs say how large it is.
+        stages: optimize, finetune, generate.
+        images: how many stage C makes.
+        device: where.
+        levels: what stage B trains; none named is all.
+    """
     backend = backends.load(model)
+    size = record.image.width, record.image.height
     found = []
     for stage in stages:
-        # A blank of its own for each: stage B may put a LoRA into it.
-        blank = backend.blank(record.image.width, record.image.height)
-        level = blank.level.module.requires_grad_(False)
-        settings = getattr(record, stage)
-        dtype = DTYPES[settings.dtype]
-        if isinstance(settings, TrainSettings):
-            embedding, trained = _leaves(blank, settings)
-            frozen = sum(each.numel() for each in level.parameters() if not each.requires_grad)
-            flop, activations = _step(blank, embedding, settings.batch, backward=True)
-            flop *= settings.steps
-            # fp32 master weights, gradients and moments of what is trained, and the frozen rest.
-            memory = trained * 4 * (2 + _MOMENTS) + frozen * dtype.itemsize
-            disk = 2 * trained * 4 * (1 + _MOMENTS)
-            work = _training(settings)
+        if stage == "optimize":
+            found.append(_trained(stage, backend.blank(*size), record.optimize, device))
+        elif stage == "finetune":
+            for level in levels or record.levels():
+                found.append(_trained(part(stage, level), backend.blank(*size, level), record.recipe(level), device))
         else:
-            one, activations = _step(blank, blank.embedding, 1, backward=False)
-            guided = 2 if settings.guidance > 1 else 1
-            flop = one * guided * settings.steps * images
-            memory = sum(each.numel() for each in level.parameters()) * 4
-            disk = images * blank.clean.numel() * 8
-            work = f"{images} images, {settings.steps} steps of {settings.scheduler} at guidance {settings.guidance}"
-        seconds = flop / (_rate(device, dtype) * _EFFICIENCY)
-        found.append(Cost(stage, work, flop, seconds, memory + activations * dtype.itemsize // 4, disk))
+            passes = backend.passes(record.generate)
+            blanks = [backend.blank(*size, each.name) for each in passes]
+            found.append(_sampled(record.generate, passes, blanks, images, device))
     return found
+
+
+def _trained(name: str, blank: Blank, settings: TrainSettings, device: torch.device) -> Cost:
+    dtype = DTYPES[settings.dtype]
+    blank.level.module.requires_grad_(False)
+    embedding, trained = _leaves(blank, settings)
+    frozen = sum(each.numel() for each in blank.level.module.parameters() if not each.requires_grad)
+    flop, activations = _step(blank, embedding, settings.batch, backward=True)
+    # fp32 master weights, gradients and moments of what is trained, and the frozen rest.
+    memory = trained * 4 * (2 + _MOMENTS) + frozen * dtype.itemsize
+    disk = 2 * trained * 4 * (1 + _MOMENTS)
+    return _cost(name, _training(settings), flop * settings.steps, memory, activations, disk, device, dtype)
 
 
 def _training(settings: TrainSettings) -> str:
@@ -88,8 +100,43 @@ def _leaves(blank: Blank, settings: TrainSettings) -> tuple[Embedding, int]:
     return embedding, sum(each.numel() for each in embedding.tensors().values())
 
 
+def _sampled(
+    settings: SamplingSettings, passes: Sequence[Pass], blanks: Sequence[Blank], images: int, device: torch.device
+) -> Cost:
+    flop, activations = 0.0, 0
+    for each, blank in zip(passes, blanks, strict=True):
+        one, kept = _step(blank, blank.embedding, 1, backward=False)
+        flop += one * (2 if each.guidance > 1 else 1) * each.steps * images
+        activations = max(activations, kept)
+    told = " then ".join(f"{each.steps} steps of {each.name} at guidance {each.guidance}" for each in passes)
+    if len(passes) == 1:
+        told = f"{settings.steps} steps of {settings.scheduler} at guidance {settings.guidance}"
+    memory, disk = sum(_parameters(blank) for blank in blanks) * 4, images * blanks[-1].clean.numel() * 8
+    work = f"{images} images, {told}"
+    return _cost("generate", work, flop, memory, activations, disk, device, DTYPES[settings.dtype])
+
+
+def _cost(
+    stage: str,
+    work: str,
+    flop: float,
+    memory: int,
+    activations: int,
+    disk: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Cost:
+    seconds = flop / (_rate(device, dtype) * _EFFICIENCY)
+    return Cost(stage, work, flop, seconds, memory + activations * dtype.itemsize // 4, disk)
+
+
+def _parameters(blank: Blank) -> int:
+    return sum(each.numel() for each in blank.level.module.parameters())
+
+
 def _step(blank: Blank, embedding: Embedding, batch: int, backward: bool) -> tuple[float, int]:
     # Operations of one forward (and backward), and fp32 bytes that autograd keeps between the two.
+    level = blank.level
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -101,7 +148,8 @@ def _step(blank: Blank, embedding: Embedding, batch: int, backward: bool) -> tup
     clean = blank.clean.expand(batch, *blank.clean.shape[1:])
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with FlopCounterMode(display=False) as counter, hooks:
-        prediction = blank.level.predict(clean, timestep, embedding.expand(batch))
+        guide = level.guide(blank.clean, batch, torch.Generator())
+        prediction = level.predict(clean, timestep, embedding.expand(batch), guide)
         if backward:
             prediction.sum().backward()
     return float(counter.get_total_flops()), sum(kept.values()) or prediction.numel() * 4

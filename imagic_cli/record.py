@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from imagic_cli import files
 from imagic_cli.config import FinetuneSettings, ModelSource, OptimizeSettings, PhotoSettings, SamplingSettings, Settings
 from imagic_cli.errors import ArtifactError
+from imagic_cli.names import BASE, part
 from imagic_cli.stamps import SCHEMA, Stamp, canonical
 
 
@@ -32,7 +34,13 @@ class StageRecord(Settings):
 
 
 class Record(Settings):
-    """The content of `run.json`: the resolved settings, written before work starts."""
+    """The content of `run.json`: the resolved settings, written before work starts.
+
+    Attributes:
+        finetune: stage B's recipe for the base.
+        above: stage B's recipes for the levels above the base, by name, in their order; none but in a cascade.
+        sizes: where sampling can stop; empty where it always ends at the same denoiser.
+    """
 
     version: int = SCHEMA
     text: str
@@ -45,6 +53,8 @@ class Record(Settings):
     optimize: OptimizeSettings
     finetune: FinetuneSettings
     generate: SamplingSettings
+    above: dict[str, FinetuneSettings] = {}
+    sizes: tuple[int, ...] = ()
     history: dict[str, StageRecord] = {}
 
     @property
@@ -57,16 +67,33 @@ class Record(Settings):
         inputs = {"image": self.image.pixels, "model": self.identity}
         return Stamp("embeddings", "optimize", self.optimize.model_dump() | {"text": self.text}, inputs)
 
-    def finetune_stamp(self, embeddings: str) -> Stamp:
-        """What stage B makes of the embeddings with this digest."""
-        inputs = {"image": self.image.pixels, "model": self.identity, "embeddings": embeddings}
-        return Stamp("weights", "finetune", self.finetune.work(), inputs)
+    def levels(self, size: int | None = None) -> tuple[str, ...]:
+        """What stage B trains, the base first; with `size`, only what sampling to that size runs through."""
+        names = (BASE, *self.above)
+        return names if size is None else names[: self.sizes.index(size) + 1]
 
-    def generate_stamp(self, sampling: SamplingSettings, embeddings: str, weights: str) -> Stamp:
-        """What stage C makes of the embeddings and weights with these digests; weights is 'none' for pretrained."""
-        inputs = {"model": self.identity, "embeddings": embeddings, "weights": weights}
+    def recipe(self, level: str) -> FinetuneSettings:
+        """Stage B's settings for one level."""
+        return self.finetune if level == BASE else self.above[level]
+
+    def finetune_stamp(self, embeddings: str, level: str = BASE) -> Stamp:
+        """What stage B makes of one level with the embeddings with this digest."""
+        inputs = {"image": self.image.pixels, "model": self.identity}
+        settings = self.recipe(level).work()
+        if level == BASE:
+            return Stamp("weights", "finetune", settings, inputs | {"embeddings": embeddings})
+        # Tuned at e_tgt, which is made of the text and the model alone: another stage A leaves it as it is.
+        return Stamp("weights", "finetune", settings | {"level": level, "text": self.text}, inputs)
+
+    def generate_stamp(self, sampling: SamplingSettings, embeddings: str, weights: Mapping[str, str]) -> Stamp:
+        """What stage C makes of the embeddings with this digest and the weights with these, by level.
+
+        A level without weights, or with 'none', is the pretrained one.
+        """
+        inputs = {"model": self.identity, "embeddings": embeddings}
+        inputs |= {part("weights", level): weights.get(level, "none") for level in self.levels(sampling.size)}
         size = {"width": self.image.width, "height": self.image.height}
-        return Stamp("samples", "generate", sampling.model_dump() | size, inputs)
+        return Stamp("samples", "generate", sampling.work() | size, inputs)
 
 
 def read_record(path: Path) -> Record:

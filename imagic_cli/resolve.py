@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,13 @@ from typing import Any
 from PIL import Image
 
 from imagic_cli import backends, config
-from imagic_cli.backends.source import Model, find, local
+from imagic_cli.backends.source import Model, check_encoder, find, local
 from imagic_cli.config import FinetuneSettings, How, Method, ModelFlags, ModelSource, Preset, SamplingSettings
 from imagic_cli.errors import ArtifactError, UsageError
 from imagic_cli.events import Listener, Note
 from imagic_cli.image import pixels_digest, prepare
 from imagic_cli.locate import existing_run, named_run
-from imagic_cli.names import new_path
+from imagic_cli.names import BASE, new_path
 from imagic_cli.photo import quoted, read
 from imagic_cli.record import ImageRecord, Record
 from imagic_cli.run import Run
@@ -59,10 +59,10 @@ def new_edit(
         return _again(existing_run(path, tell), model_flags, photo_flags, train_flags, how)
     photo = read(image)
     recorded = Run(path).read_record() if path is not None and Run(path).record_file.is_file() else None
-    name, preset, source = _basis(model_flags, recorded)
     if recorded is None and model_flags == ModelFlags():
         tell(Note(_DEMO))
-    model = find(source)
+    name, preset, source, model = _basis(model_flags, recorded)
+    check_encoder(source)
     backend = backends.load(model)
     settings = config.override(preset.photo, photo_flags)
     size = settings.size or backend.size
@@ -72,14 +72,14 @@ def new_edit(
     pixels = pixels_digest(prepared)
     run = Run(path or new_path(image.stem, text, pixels))
     if path is None and run.record_file.is_file() and _is_same(source, run.read_record().model):
-        name, preset, source = _basis(model_flags, run.read_record())
-        model = find(source)
-    if model.revision:
-        # A branch moves: the run stays with the commit that it began with.
-        source = source.model_copy(update={"revision": model.revision})
+        name, preset, source, model = _basis(model_flags, run.read_record())
+    # A branch moves: the run stays with the commit that it began with.
+    source = _pinned(source, model)
     taken = ImageRecord(name=quoted(Path(image.name)), width=prepared.width, height=prepared.height, pixels=pixels)
     identity = model.identity(how.strict)
     record = _record(name, preset, source, model, identity, text, taken, photo_flags, train_flags, how)
+    above = {level: _usual(_usual_recipe(preset, level), how) for level in backend.levels[1:]}
+    record = record.model_copy(update={"above": above, "sizes": backend.sizes})
     return Edit(run, record, prepared, model)
 
 
@@ -99,34 +99,53 @@ def recorded_model(run: Run, record: Record, how: How) -> Model:
     return model
 
 
-def finetune_record(record: Record, flags: Flags, how: How) -> Record:
-    """The record with what `imagic finetune` was told."""
-    recipe = _recipe(record, flags.get("method"))
-    settings = config.override(recipe, _resolved(recipe, flags, how))
-    return record.model_copy(update={"finetune": settings})
+def finetune_record(record: Record, levels: Sequence[str], flags: Flags, how: How) -> Record:
+    """The record with what `imagic finetune` was told about these levels."""
+    told = {}
+    for level in levels:
+        recipe = _recipe(record, level, flags.get("method"))
+        told[level] = config.override(recipe, _resolved(recipe, flags, how))
+    finetune = told.pop(BASE, record.finetune)
+    return record.model_copy(update={"finetune": finetune, "above": record.above | told})
 
 
 def planned(edit: Edit, finetune: Flags, generate: Flags, how: How) -> Edit:
     """The edit with what was told about stages B and C in its record as well: that is the run's own way."""
-    record = finetune_record(edit.record, finetune, how)
+    record = finetune_record(edit.record, edit.record.levels(), finetune, how)
     return replace(edit, record=record.model_copy(update={"generate": sampling_settings(record, generate, how)}))
 
 
 def sampling_settings(record: Record, flags: Flags, how: How) -> SamplingSettings:
-    """What `imagic generate` was told, over what the run recorded."""
+    """What `imagic generate` was told, over what the run recorded.
+
+    Raises:
+        UsageError: something cannot be meant, such as a size at which the model cannot stop.
+    """
     given = dict(flags) | ({"prompt": None} if flags.get("prompt") == record.text else {})
-    return config.override(record.generate, _resolved(record.generate, given, how))
+    settings = config.override(record.generate, _resolved(record.generate, given, how))
+    if settings.size is not None and settings.size not in record.sizes:
+        known = ", ".join(str(size) for size in record.sizes) or "none, its pictures have the photograph's"
+        raise UsageError(f"--size {settings.size} is no size that this model stops at", f"there are: {known}")
+    if settings.size is not None and settings.size == record.sizes[-1]:
+        # Its end has one name.
+        settings = settings.model_copy(update={"size": None})
+    return settings
 
 
-def _recipe(record: Record, method: Method | None) -> FinetuneSettings:
+def _recipe(record: Record, level: str, method: Method | None) -> FinetuneSettings:
     # Where another method is asked for, with that one's own rate: what was recorded means nothing to it.
-    if method in {None, record.finetune.method}:
-        return record.finetune
-    usual = config.load_preset(record.preset).finetune if record.preset else FinetuneSettings()
+    recorded = record.recipe(level)
+    if method in {None, recorded.method}:
+        return recorded
+    usual = _usual_recipe(config.load_preset(record.preset), level) if record.preset else FinetuneSettings()
     if usual.method != method:
         usual = FinetuneSettings.model_validate({"method": method})
     own = {name: getattr(usual, name) for name in ("method", "rank", "learning_rate")}
-    return record.finetune.model_copy(update=own)
+    return recorded.model_copy(update=own)
+
+
+def _usual_recipe(preset: Preset, level: str) -> FinetuneSettings:
+    return preset.finetune if level == BASE else preset.above.get(level, preset.super_resolution)
 
 
 def _again(run: Run, model_flags: ModelFlags, photo_flags: Flags, train_flags: Flags, how: How) -> Edit:
@@ -139,8 +158,8 @@ def _again(run: Run, model_flags: ModelFlags, photo_flags: Flags, train_flags: F
     return Edit(run, record, run.read_image(), recorded_model(run, record, how))
 
 
-def _basis(flags: ModelFlags, recorded: Record | None) -> tuple[str, Preset, ModelSource]:
-    # The preset's name ("" for none), its numbers or the recorded ones, and the model.
+def _basis(flags: ModelFlags, recorded: Record | None) -> tuple[str, Preset, ModelSource, Model]:
+    # The preset's name ("" for none), its numbers or the recorded ones, where the model comes from, and the model.
     name = flags.preset or (flags.model if flags.model in config.preset_names() else None)
     if name is None and flags.model is None:
         name = recorded.preset if recorded else config.DEFAULT_PRESET
@@ -148,22 +167,41 @@ def _basis(flags: ModelFlags, recorded: Record | None) -> tuple[str, Preset, Mod
         own = config.load_preset(flags.model).model
     else:
         own = ModelSource(source=_lasting(flags.model or ""))
-    preset = config.load_preset(name) if name else Preset(description="the paper's numbers", model=own)
-    source = own if flags.model not in {None, name} else preset.model
+    preset = config.load_preset(name) if name else None
+    source = own if preset is None or flags.model not in {None, name} else preset.model
     if recorded is not None and flags.model is None and flags.preset is None:
         source = recorded.model
     typed = {"revision": flags.revision, "variant": flags.variant, "config": flags.config and _lasting(flags.config)}
-    source = config.override(source, typed)
-    if recorded is not None and _is_same(source, recorded.model) and (name or "") == recorded.preset:
-        source = recorded.model
-        same = {part: getattr(recorded, part) for part in ("photo", "optimize", "finetune", "generate")}
-        preset = preset.model_copy(update=same)
-    return name or "", preset, source
+    source = config.override(source, typed | {"encoder": flags.encoder})
+    known = recorded if recorded is not None and _is_same(source, recorded.model) else None
+    if known is None or (name or "") != known.preset:
+        model = find(source)
+        return name or "", preset or _numbers(model, source), source, model
+    model = find(known.model)
+    same = {part: getattr(known, part) for part in ("photo", "optimize", "finetune", "above", "generate")}
+    return known.preset, (preset or _numbers(model, known.model)).model_copy(update=same), known.model, model
+
+
+def _numbers(model: Model, source: ModelSource) -> Preset:
+    # Where no preset is named: those that the paper, or we, give the model's family.
+    usual = backends.USUAL_PRESETS.get(model.family)
+    if usual is None:
+        return Preset(description="the paper's numbers", model=source)
+    return config.load_preset(usual).model_copy(update={"model": source})
+
+
+def _pinned(source: ModelSource, model: Model) -> ModelSource:
+    above = tuple(_pinned(*pair) for pair in zip(source.above, model.above, strict=False))
+    return source.model_copy(update={"revision": model.revision or source.revision, "above": above})
 
 
 def _is_same(asked: ModelSource, recorded: ModelSource) -> bool:
     # No revision asked for means the recorded one.
-    return asked in (recorded, recorded.model_copy(update={"revision": None}))
+    return asked in (recorded, _unpinned(recorded))
+
+
+def _unpinned(source: ModelSource) -> ModelSource:
+    return source.model_copy(update={"revision": None, "above": tuple(_unpinned(each) for each in source.above)})
 
 
 def _lasting(source: str) -> str:
@@ -193,9 +231,13 @@ def _record(
         identity=identity,
         photo=config.override(preset.photo, photo_flags),
         optimize=config.override(preset.optimize, _resolved(preset.optimize, train_flags, how)),
-        finetune=config.override(preset.finetune, _resolved(preset.finetune, {}, how)),
+        finetune=_usual(preset.finetune, how),
         generate=config.override(preset.generate, _resolved(preset.generate, {}, how)),
     )
+
+
+def _usual(settings: FinetuneSettings, how: How) -> FinetuneSettings:
+    return config.override(settings, _resolved(settings, {}, how))
 
 
 def _resolved(settings: Any, flags: Flags, how: How) -> dict[str, Any]:

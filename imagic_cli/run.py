@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from imagic_cli.container import corrupt
 from imagic_cli.errors import ArtifactError, InputError
 from imagic_cli.freshness import refuse_stale
 from imagic_cli.lock import held
-from imagic_cli.names import short_hash
+from imagic_cli.names import BASE, part, short_hash, typed
 from imagic_cli.record import Record, StageRecord, read_record, write_record
 
 if TYPE_CHECKING:
@@ -35,16 +35,19 @@ class Run:
         self.path = path
         self.image_file = path / "image.png"
         self.embeddings_file = path / "embeddings.safetensors"
-        self.weights_file = path / "weights.safetensors"
         self.record_file = path / "run.json"
 
-    def progress_file(self, stage: str) -> Path:
-        """Where a stage under way is kept."""
-        return self.path / ".progress" / f"{stage}.safetensors"
+    def weights_file(self, level: str = BASE) -> Path:
+        """What stage B made of one level."""
+        return self.path / f"{part('weights', level)}.safetensors"
 
-    def log_file(self, stage: str) -> Path:
+    def progress_file(self, stage: str, level: str = BASE) -> Path:
+        """Where a stage under way is kept."""
+        return self.path / ".progress" / f"{part(stage, level)}.safetensors"
+
+    def log_file(self, stage: str, level: str = BASE) -> Path:
         """Losses and probes of a stage, one JSON object per line."""
-        return self.path / "logs" / f"{stage}.jsonl"
+        return self.path / "logs" / f"{part(stage, level)}.jsonl"
 
     def text_file(self, text: str) -> Path:
         """The cached embedding of one text."""
@@ -141,14 +144,17 @@ class Run:
         refuse_stale(self.embeddings_file, loaded.stamp, record.optimize_stamp(), "optimize")
         return loaded
 
-    def read_weights(self, record: Record, embeddings: str) -> Loaded[Weights] | None:
-        """Stage B's result, or None where it has not been run.
+    def read_weights(self, record: Record, embeddings: str, levels: Sequence[str]) -> dict[str, Loaded[Weights]]:
+        """Stage B's results, by level, for those of `levels` that it has been run for.
 
         Raises:
-            ArtifactError: it is corrupt, or not what the recorded settings make of these embeddings.
+            ArtifactError: one is corrupt, or not what the recorded settings make of these embeddings.
         """
-        if not self.weights_file.exists():
-            return None
-        loaded = Weights.load(self.weights_file)
-        refuse_stale(self.weights_file, loaded.stamp, record.finetune_stamp(embeddings), "finetune")
-        return loaded
+        found = {}
+        for level in levels:
+            path = self.weights_file(level)
+            if path.exists():
+                found[level] = Weights.load(path)
+                wanted = record.finetune_stamp(embeddings, level)
+                refuse_stale(path, found[level].stamp, wanted, typed("finetune", level))
+        return found

@@ -20,11 +20,12 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that holds toy models: sd (epsilon), sdv (v prediction), sdxl."""
+    """A folder that holds toy models: sd (epsilon), sdv (v prediction), sdxl, cascade (DeepFloyd IF, all of it)."""
     folder = tmp_path_factory.mktemp("models")
     toys.stable_diffusion(folder / "sd")
     toys.stable_diffusion(folder / "sdv", "v_prediction", seed=1, scaling=0.3)
     toys.stable_diffusion_xl(folder / "sdxl", seed=2)
+    toys.cascade(folder / "cascade", seed=3)
     return folder
 
 

@@ -6,7 +6,7 @@ Everything around it is real: the command, the settings, the model's folder and 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 from imagic_cli.backends.base import Blank, Draw, Encoded, Level
 from imagic_cli.backends.latent import LatentBackend
 from imagic_cli.embedding import Embedding
+from imagic_cli.noise import Stream
 
 _SHARE = 8
 
@@ -47,30 +48,36 @@ def _encode(_backend: LatentBackend, texts: Sequence[str | None], _device: objec
     return [Encoded(Embedding(torch.full((1, 7, 32), len(text or "") / 100))) for text in texts]
 
 
-def _level(backend: LatentBackend, _precision: object, trainable: bool) -> Level:
+def _level(backend: LatentBackend, _precision: object, trainable: bool, _name: str = "base") -> Level:
     module = _Denoiser().requires_grad_(trainable)
     around = backend.around(module)
-    return replace(around, predict=lambda x_t, _timestep, embedding: module(x_t, embedding))
+    return replace(around, predict=lambda x_t, _timestep, embedding, _guide=None: module(x_t, embedding))
 
 
-def _blank(backend: LatentBackend, width: int, height: int) -> Blank:
+def _blank(backend: LatentBackend, width: int, height: int, _name: str = "base") -> Blank:
     level = _level(backend, None, trainable=False)
     return Blank(level, torch.empty(1, 3, height // _SHARE, width // _SHARE), Embedding(torch.empty(1, 7, 32)))
 
 
 def _render(
     _backend: LatentBackend,
-    level: Level,
+    levels: Mapping[str, Level],
     draws: Sequence[Draw],
     _null: Embedding,
     sampling: Any,
+    size: tuple[int, int],
     _precision: object,
     on_step: Callable[[], None],
 ) -> Tensor:
     for _ in range(sampling.steps):
         on_step()
+    width, height = size
     with torch.no_grad():
-        return torch.cat([level.module(draw.noise[None], draw.embedding) for draw in draws])
+        made = []
+        for draw in draws:
+            noise = torch.randn(_Codec().shape(width, height), generator=Stream(draw.seed, "sample").at(0))
+            made.append(levels["base"].module(noise[None], draw.embedding))
+        return torch.cat(made)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,10 @@ import toys
 from diffusers import UNet2DConditionModel
 from drive import digests, done, fork, wait
 
+from imagic_cli import backends
+from imagic_cli.backends.source import find
+from imagic_cli.config import ModelSource
+
 ReportProgress = Callable[[int], None]
 """Told how many of a group's cases are done."""
 
@@ -87,7 +91,7 @@ class Group:
 
 
 class Subject:
-    """A small edit of three commands, and what it ends as when nobody disturbs it.
+    """A small edit, and what it ends as when nobody disturbs it: a command for each of its `stages`.
 
     What it makes is kept in `folder` and taken from there by the next one with the same measures.
 
@@ -98,26 +102,38 @@ class Subject:
         flags: further ones, by stage.
     """
 
+    family = "sd"
+    stages = STAGES
+    """A stage, or a stage and one of its levels."""
+
     def __init__(
         self, folder: Path, steps: int = 30, images: int = 5, flags: dict[str, Sequence[object]] | None = None
     ) -> None:
-        self.model = folder / "smallest" / "sd"
+        self.model = folder / "smallest" / self.family
         self.photo = folder / "bird.png"
         if not self.photo.exists():
-            toys.stable_diffusion(self.model)
-            _smallest_unet().save_pretrained(self.model / "unet")
+            folder.mkdir(parents=True, exist_ok=True)
             toys.picture(48).save(self.photo)
+        if not self.model.exists():
+            self.build()
         self.steps, self.images = steps, images
         self.flags = flags or {"optimize": ["--probe-every", 30], "finetune": ["--probe-every", 30]}
         named = "_".join(str(part) for each in self.flags.values() for part in each).replace("--", "")
-        self.home = folder / f"undisturbed-{steps}-{images}-{named}"
+        self.home = folder / f"undisturbed-{self.family}-{steps}-{images}-{named}"
         self.seconds: dict[str, float] = {}
-        self.after = {stage: self._after(stage) for stage in STAGES}
+        self.after = {stage: self._after(stage) for stage in self.stages}
+
+    def build(self) -> None:
+        """Make the model."""
+        toys.stable_diffusion(self.model)
+        _smallest_unet().save_pretrained(self.model / "unet")
 
     def command(self, stage: str, run: Path, *extra: object) -> list[object]:
         """A command line."""
+        name, _, level = stage.partition(" ")
         steps = ["--steps", 2 if stage == "generate" else self.steps]
-        parts: list[object] = [stage, *steps, "--run", run, *self.flags.get(stage, ()), *extra]
+        parts: list[object] = [name, *(["--level", level] if level else []), *steps, "--run", run]
+        parts += [*self.flags.get(name, ()), *extra]
         if stage == "optimize":
             return [*parts, self.photo, TEXT, "--model", self.model]
         etas = ",".join(f"0.{5 + index}" for index in range(self.images))
@@ -126,8 +142,8 @@ class Subject:
     def begin(self, stage: str, run: Path) -> Path:
         """Put a run at `run` that is ready for `stage`."""
         shutil.rmtree(run, ignore_errors=True)
-        if stage != STAGES[0]:
-            shutil.copytree(self.home / STAGES[STAGES.index(stage) - 1], run)
+        if stage != self.stages[0]:
+            shutil.copytree(self.home / self.stages[self.stages.index(stage) - 1], run)
         return run
 
     def finish(self, stage: str, run: Path, *extra: object) -> str:
@@ -153,6 +169,19 @@ class Subject:
             clock.write_text(str(time.monotonic() - begun))
         self.seconds[stage] = float(clock.read_text())
         return digests(kept)
+
+
+class Cascade(Subject):
+    """The same on a cascade: each level has a command of its own, and an image goes through three denoisers."""
+
+    family = "cascade"
+    stages = ("optimize", "finetune base", "finetune sr16-32", "generate")
+
+    def build(self) -> None:
+        """Make the model."""
+        toys.cascade(self.model)
+        # What forks need is imported here, and not in every one of them.
+        backends.load(find(ModelSource(source=str(self.model))))
 
 
 def _smallest_unet() -> UNet2DConditionModel:

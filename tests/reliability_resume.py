@@ -16,11 +16,13 @@ from reliability import Outcome, ReportProgress, Subject, compared, die, end, he
 from imagic_cli.fit import Step
 
 
-def kills_at_steps(count: int, folder: Path, report_progress: ReportProgress) -> Outcome:
+def kills_at_steps(
+    count: int, folder: Path, report_progress: ReportProgress, kind: type[Subject] = Subject, moments: int = 30
+) -> Outcome:
     """Group 1: kill -9 after step k of A or B, or after image k of C with and without its samples saved."""
-    subject = Subject(folder)
+    subject = kind(folder, steps=moments)
     steps, images = range(1, subject.steps + 1), range(1, subject.images + 1)
-    cases = [(stage, step, "") for stage in ("optimize", "finetune") for step in steps]
+    cases = [(stage, step, "") for stage in subject.stages[:-1] for step in steps]
     cases += [("generate", image, kept) for image in images for kept in ("samples saved", "samples not saved")]
     return _killed(subject, spread(cases, count), folder, report_progress)
 

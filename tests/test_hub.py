@@ -57,4 +57,5 @@ def test_only_safetensors_and_configs_are_downloaded(
     assert (asked["name"], asked["revision"]) == ("somebody/some-model", "v9")
     patterns = asked["allow_patterns"]
     assert isinstance(patterns, list)
-    assert all(pattern.endswith((".json", ".txt", ".safetensors")) for pattern in patterns)
+    # A sentencepiece model is a vocabulary, and holds no code.
+    assert all(pattern.endswith((".json", ".txt", ".safetensors", "/spiece.model")) for pattern in patterns)

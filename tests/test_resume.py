@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 from pathlib import Path
@@ -10,13 +11,14 @@ import pytest
 import reliability_resume as resume
 import reliability_signals as signals
 from drive import fork, wait
-from reliability import Routine, Subject
+from reliability import Cascade, Routine, Subject
 
 from imagic_cli.backends.latent import LatentBackend
 
 SAMPLES = [
     (resume.kills_at_steps, 5),
     (resume.lora_kills_at_steps, 3),
+    (functools.partial(resume.kills_at_steps, kind=Cascade, moments=6), 8),
     (resume.kills_at_random, 3),
     (resume.seeds, 1),
     (resume.elsewhere, 3),
@@ -26,7 +28,7 @@ SAMPLES = [
 ]
 
 
-@pytest.mark.parametrize(("routine", "count"), SAMPLES, ids=lambda each: getattr(each, "__name__", ""))
+@pytest.mark.parametrize(("routine", "count"), SAMPLES, ids=lambda each: getattr(each, "__name__", "cascade"))
 def test_a_disturbed_run_ends_in_the_same_bytes(disturbed: Path, routine: Routine, count: int) -> None:
     outcome = routine(count, disturbed, lambda done: None)
     assert outcome.passed, outcome

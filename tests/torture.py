@@ -30,7 +30,7 @@ import reliability_numbers as numbers
 import reliability_resume as resume
 import reliability_signals as signals
 import torch
-from reliability import Group, ReportProgress, warm
+from reliability import Cascade, Group, ReportProgress, warm
 
 HERE = Path(__file__).parent
 
@@ -38,9 +38,11 @@ HERE = Path(__file__).parent
 def groups(kills: int) -> list[Group]:
     """Every line of the report, in its order; a new group is one more line here."""
     everything = Group.ALL
+    cascade = functools.partial(resume.kills_at_steps, kind=Cascade, moments=50)
     return [
         Group("1", "kill -9 after every step of A and B and every image of C", everything, resume.kills_at_steps),
         Group("1b", "kill -9 after every step of B with LoRA", everything, resume.lora_kills_at_steps),
+        Group("1c", "the same on a cascade: 50 steps of each level, and every image", everything, cascade),
         Group("2", "kill -9 at random times, recovery included", kills, resume.kills_at_random),
         Group("3a", "checkpoint every 1, 3, 7 steps or never: one hash", everything, signals.intervals),
         Group("3b", "SIGTERM and SIGINT at random times", 200, functools.partial(signals.at_random, within=2.0)),

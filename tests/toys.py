@@ -10,10 +10,16 @@ import torch
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
+    DDPMScheduler,
+    IFPipeline,
+    IFSuperResolutionPipeline,
     StableDiffusionPipeline,
+    StableDiffusionUpscalePipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from diffusers.pipelines.deepfloyd_if.safety_checker import IFSafetyChecker
+from diffusers.pipelines.deepfloyd_if.watermark import IFWatermarker
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from PIL import Image
 from tokenizers.pre_tokenizers import ByteLevel
@@ -25,6 +31,9 @@ from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
 )
 
 
@@ -146,6 +155,152 @@ def stable_diffusion_xl(folder: Path, seed: int = 0) -> Path:
     )
     pipeline.save_pretrained(folder)
     return folder
+
+
+def t5_tokenizer() -> T5Tokenizer:
+    """A T5 tokenizer whose vocabulary is single letters: a token each, and one before each word."""
+    letters = sorted({chr(code) for code in range(33, 127)})
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -2.0), *((letter, -3.0) for letter in letters)]
+    extra = [(f"<extra_id_{number}>", 0.0) for number in range(99, -1, -1)]
+    return T5Tokenizer(vocab=[*pieces, *extra], model_max_length=512)
+
+
+def t5(words: int) -> T5EncoderModel:
+    return T5EncoderModel(
+        T5Config(
+            vocab_size=words,
+            d_model=32,
+            d_kv=8,
+            d_ff=37,
+            num_layers=2,
+            num_heads=4,
+            feed_forward_proj="gated-gelu",
+            pad_token_id=0,
+            eos_token_id=1,
+        )
+    )
+
+
+def pixel_unet(side: int, channels: int, **extra: object) -> UNet2DConditionModel:
+    """IF's blocks: learned variance, attention over text and pixels together, the text's mean in the time embedding."""
+    return UNet2DConditionModel(
+        sample_size=side,
+        in_channels=channels,
+        out_channels=6,
+        layers_per_block=1,
+        block_out_channels=(8, 16),
+        down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+        up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+        cross_attention_dim=32,
+        encoder_hid_dim=32,
+        attention_head_dim=8,
+        addition_embed_type="text",
+        addition_embed_type_num_heads=2,
+        cross_attention_norm="group_norm",
+        resnet_time_scale_shift="scale_shift",
+        time_embedding_act_fn="gelu",
+        act_fn="gelu",
+        norm_num_groups=4,
+        **extra,
+    )
+
+
+def pixel_schedule(largest: float) -> DDPMScheduler:
+    """As IF's scheduler configs have it; `largest` is where thresholding cuts."""
+    return DDPMScheduler(
+        beta_schedule="squaredcos_cap_v2",
+        variance_type="learned_range",
+        thresholding=True,
+        dynamic_thresholding_ratio=0.95,
+        sample_max_value=largest,
+    )
+
+
+def cascade(folder: Path, seed: int = 0) -> Path:
+    """DeepFloyd IF in one folder: 16 px, super-resolution to 32 px, an upscaler to 64 px; no safety checker."""
+    torch.manual_seed(seed)
+    words = t5_tokenizer()
+    plain = {"safety_checker": None, "feature_extractor": None, "watermarker": None, "requires_safety_checker": False}
+    base = IFPipeline(
+        tokenizer=words,
+        text_encoder=t5(len(words)),
+        unet=pixel_unet(16, 3),
+        scheduler=pixel_schedule(1.5),
+        **plain,
+    )
+    base.save_pretrained(folder / "base")
+    # Published with a text encoder of its own, which is the base's: nothing may read it.
+    above = IFSuperResolutionPipeline(
+        tokenizer=None,
+        text_encoder=None,
+        unet=pixel_unet(32, 6, class_embed_type="timestep", mid_block_scale_factor=1.414),
+        scheduler=pixel_schedule(1.0),
+        image_noising_scheduler=DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
+        **plain,
+    )
+    above.save_pretrained(folder / "super-resolution")
+    upscaler(folder / "upscaler")
+    return folder
+
+
+def upscaler(folder: Path) -> Path:
+    """Stable Diffusion's upscaler, with a VAE of f = 2."""
+    words = tokenizer(folder / "tokenizer")
+    codec = AutoencoderKL(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=64,
+        scaling_factor=0.08333,
+    )
+    denoiser = UNet2DConditionModel(
+        sample_size=32,
+        in_channels=7,
+        out_channels=4,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=24,
+        attention_head_dim=4,
+        norm_num_groups=4,
+        num_class_embeds=1000,
+    )
+    pipeline = StableDiffusionUpscalePipeline(
+        vae=codec,
+        text_encoder=CLIPTextModel(text_config(len(words), 24)),
+        tokenizer=words,
+        unet=denoiser,
+        low_res_scheduler=DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.0001, beta_end=0.02),
+        scheduler=schedule("v_prediction"),
+    )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def add_if_screening(folder: Path, flags_everything: bool) -> None:
+    """IF's safety checker, whose verdict does not depend on the picture, and a watermark of one colour."""
+    torch.manual_seed(3)
+    vision = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision |= {"image_size": 16, "patch_size": 8, "projection_dim": 16}
+    checker = IFSafetyChecker(CLIPConfig(vision_config=vision, projection_dim=16))
+    for head in (checker.p_head, checker.w_head):
+        torch.nn.init.zeros_(head.weight)
+        torch.nn.init.constant_(head.bias, 0.0)
+    torch.nn.init.constant_(checker.p_head.bias, 1.0 if flags_everything else 0.0)
+    checker.save_pretrained(folder / "safety_checker")
+    CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size=16).save_pretrained(folder / "feature_extractor")
+    marker = IFWatermarker()
+    marker.watermark_image[...] = torch.tensor([0.0, 255.0, 0.0, 255.0])
+    marker.save_pretrained(folder / "watermarker")
+    index = json.loads((folder / "model_index.json").read_text())
+    index["safety_checker"] = ["deepfloyd_if", "IFSafetyChecker"]
+    index["feature_extractor"] = ["transformers", "CLIPImageProcessor"]
+    index["watermarker"] = ["deepfloyd_if", "IFWatermarker"]
+    (folder / "model_index.json").write_text(json.dumps(index))
 
 
 def add_safety_checker(folder: Path, flags_everything: bool) -> None:

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 FAMILIES = {
     "StableDiffusionPipeline": "imagic_cli.backends.stable_diffusion:StableDiffusion",
     "StableDiffusionXLPipeline": "imagic_cli.backends.stable_diffusion_xl:StableDiffusionXL",
+    "IFPipeline": "imagic_cli.backends.deepfloyd_if:DeepFloydIF",
 }
+USUAL_PRESETS = {"IFPipeline": "if"}
+"""Whose numbers a family takes where no preset is named; the paper's for Stable Diffusion where none is here."""
 
 
 def load(model: Model) -> Backend:

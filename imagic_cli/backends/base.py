@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -12,11 +12,34 @@ from torch import Tensor
 
 from imagic_cli.config import SamplingSettings
 from imagic_cli.embedding import Embedding
+from imagic_cli.names import BASE
 from imagic_cli.noise import Schedule
 from imagic_cli.precision import Precision
 
-Predict = Callable[[Tensor, Tensor, Embedding], Tensor]
-"""(x_t (B, C, H, W), timesteps (B,), embedding of B texts) -> prediction (B, C, H, W)."""
+
+@dataclass(frozen=True)
+class Guide:
+    """The smaller picture that a super-resolution level enlarges, as the level sees it.
+
+    Attributes:
+        picture: (B, 3, H, W), enlarged to the level's size, then noised.
+        noise_level: (B,), the timestep that it was noised to.
+    """
+
+    picture: Tensor
+    noise_level: Tensor
+
+
+class Predict(Protocol):
+    """The only thing that the stages know of a network."""
+
+    def __call__(self, x_t: Tensor, timestep: Tensor, embedding: Embedding, guide: Guide | None = None) -> Tensor:
+        """x_t (B, C, H, W), timesteps (B,), embedding of B texts, guide -> prediction (B, C, H, W)."""
+
+
+def unguided(clean: Tensor, batch: int, generator: torch.Generator) -> Guide | None:
+    """What a level that needs no smaller picture draws for it: nothing."""
+    return None
 
 
 @dataclass(frozen=True)
@@ -24,11 +47,12 @@ class Level:
     """One trainable denoiser.
 
     Attributes:
-        name: "base", or the cascade level's name.
+        name: `BASE`, or the cascade level's name.
         module: the nn.Module with its weights.
         schedule: its training noise and target.
         predict: what it computes, with `module`.
         conditioning: which embedding it is tuned at.
+        guide: draws what it is given beside x_t in training: (clean (1, C, H, W), draws, generator) -> guide.
     """
 
     name: str
@@ -36,6 +60,7 @@ class Level:
     schedule: Schedule
     predict: Predict
     conditioning: Literal["optimized", "target"] = "optimized"
+    guide: Callable[[Tensor, int, torch.Generator], Guide | None] = unguided
 
 
 class Codec(Protocol):
@@ -64,14 +89,29 @@ class Draw:
     """What makes one image, besides the settings that a call shares.
 
     Attributes:
-        embedding: e_bar.
-        noise: (C, h, w), standard normal.
-        generator: on the CPU, for schedulers that add noise.
+        embedding: e_bar, for the base.
+        target: e_tgt, for the levels above it.
+        seed: of all its noise; what differs between the images of one seed is e_bar alone.
     """
 
     embedding: Embedding
-    noise: Tensor
-    generator: torch.Generator
+    target: Embedding
+    seed: int
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One denoiser's part in sampling.
+
+    Attributes:
+        name: a level's, or that of one that is never trained.
+        steps: denoising steps.
+        guidance: classifier-free guidance scale; 1 or less is off.
+    """
+
+    name: str
+    steps: int
+    guidance: float
 
 
 @dataclass(frozen=True)
@@ -96,31 +136,57 @@ class Backend(Protocol):
     """Side of the pictures that the model was trained on, pixels."""
     multiple: int
     """Width and height must be multiples of this, pixels."""
-    timesteps: int
-    """Noise levels of the model's schedule; a sampler takes no more steps than that."""
+    levels: tuple[str, ...]
+    """What stage B can train, the base first."""
+    sizes: tuple[int, ...]
+    """Where sampling can stop, as sides of the pictures that the model was made for; empty where it always ends."""
 
     def encode(self, texts: Sequence[str | None], device: torch.device) -> list[Encoded]:
         """Embed texts (None: the unconditional one), in fp32 on the CPU; the encoders are freed on return."""
 
-    def codec(self, device: torch.device) -> Codec:
-        """Load the codec."""
+    def codec(self, device: torch.device, name: str = BASE) -> Codec:
+        """Load the codec of a level, or of another denoiser that `passes` names."""
 
-    def blank(self, width: int, height: int) -> Blank:
-        """The shapes of a step on a picture of width x height pixels, for estimates."""
+    def blank(self, width: int, height: int, name: str = BASE) -> Blank:
+        """The shapes of a denoiser's step for a photograph of width x height pixels, for estimates."""
 
-    def level(self, precision: Precision, trainable: bool) -> Level:
-        """Load the denoiser: fp32 and requiring gradients when `trainable`, else frozen in the precision's format."""
+    def level(self, precision: Precision, trainable: bool, name: str = BASE) -> Level:
+        """Load a denoiser: fp32 and requiring gradients when `trainable`, else frozen in the precision's format."""
+
+    def passes(self, sampling: SamplingSettings) -> tuple[Pass, ...]:
+        """The denoisers that sampling runs through, in their order; the last one's codec decodes what comes out.
+
+        Raises:
+            UsageError: the model cannot be sampled so.
+        """
 
     def render(
         self,
-        level: Level,
+        levels: Mapping[str, Level],
         draws: Sequence[Draw],
         null: Embedding,
         sampling: SamplingSettings,
+        size: tuple[int, int],
         precision: Precision,
         on_step: Callable[[], None],
     ) -> Tensor:
-        """Text-to-image sampling with e_bar: clean samples (B, C, h, w), fp32 on the CPU."""
+        """Text-to-image sampling with e_bar.
+
+        Args:
+            levels: those of `passes` that can be trained, by name.
+            draws: which images.
+            null: the unconditional embedding, or the negative text's.
+            sampling: how.
+            size: width and height of the photograph.
+            precision: device and number format.
+            on_step: called after each step of each denoiser.
+
+        Returns:
+            Clean samples of the last denoiser, (B, C, h, w), fp32 on the CPU.
+        """
 
     def screen(self, images: Sequence[Image.Image], device: torch.device) -> list[Image.Image | None]:
-        """The safety checker's verdict where the model has one: None for an image that it withholds."""
+        """What may be shown: None for an image that the model's safety checker, where it has one, withholds.
+
+        Where the model comes with a watermark, the others carry it.
+        """

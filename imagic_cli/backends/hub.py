@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from imagic_cli.config import ModelSource
 from imagic_cli.errors import ModelError
 
-_CONFIGS = ["model_index.json", "*/*.json", "*/*.txt"]
+_CONFIGS = ["model_index.json", "*/*.json", "*/*.txt", "*/spiece.model"]
 
 
-def download(source: ModelSource, weights: bool = True) -> Path:
+def download(source: ModelSource, weights: bool = True, without: Sequence[str] = ()) -> Path:
     """The folder that holds a hub model, from the hub's cache or the network.
 
     Args:
         source: hub id, revision and variant.
         weights: with them, or configs and tokenizers alone.
+        without: components to leave out.
 
     Raises:
         ModelError: gated, missing, or no network; the hint says what to do.
@@ -29,8 +31,10 @@ def download(source: ModelSource, weights: bool = True) -> Path:
     )
 
     variant = f".{source.variant}" if source.variant else ""
-    wanted = [f"*/*{variant}*.safetensors"] if weights else []
+    # The watermark has no variants.
+    wanted = [f"*/*{variant}*.safetensors", "watermarker/*.safetensors"] if weights else []
     unwanted = [] if variant else ["*/*.fp16*", "*/*.bf16*", "*/*non_ema*"]
+    unwanted += [f"{component}/*" for component in without]
     try:
         return Path(
             snapshot_download(

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import inspect
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
-from imagic_cli.backends.base import Blank, Draw, Encoded, Level
-from imagic_cli.backends.components import load, loading
+from imagic_cli.backends.base import Blank, Draw, Encoded, Guide, Level, Pass
+from imagic_cli.backends.components import assemble, cut, load, loading
 from imagic_cli.backends.schedulers import sampler
+from imagic_cli.backends.screening import Screen
 from imagic_cli.backends.source import Model
 from imagic_cli.config import SamplingSettings
 from imagic_cli.embedding import Embedding
-from imagic_cli.errors import ModelError
-from imagic_cli.noise import Schedule
+from imagic_cli.errors import ModelError, UsageError
+from imagic_cli.names import BASE
+from imagic_cli.noise import Schedule, Stream
 from imagic_cli.precision import Precision, release
 
 _PREDICTIONS = ("epsilon", "v_prediction", "sample")
@@ -78,9 +77,11 @@ class LatentBackend(ABC):
             self.multiple = self.factor * 2 ** (len(unet["block_out_channels"]) - 1)
             self.size = int(unet["sample_size"]) * self.factor
             self.timesteps = int(model.config("scheduler")["num_train_timesteps"])
+        self.levels: tuple[str, ...] = (BASE,)
+        self.sizes: tuple[int, ...] = ()
 
     @abstractmethod
-    def text_components(self) -> dict[str, Any]:
+    def text_components(self, device: torch.device) -> dict[str, Any]:
         """Load tokenizers and text encoders, by the pipeline's names for them."""
 
     @abstractmethod
@@ -97,28 +98,22 @@ class LatentBackend(ABC):
 
     def encode(self, texts: Sequence[str | None], device: torch.device) -> list[Encoded]:
         """Embed texts; see `Backend`."""
-        parts = self.text_components()
-        for part in parts.values():
-            if isinstance(part, nn.Module):
-                part.eval().requires_grad_(False).to(device)
-        pipeline = self.pipeline(self.pipeline_class, **parts)
+        pipeline = self.pipeline(self.pipeline_class, **self.text_components(device))
         with torch.no_grad():
             found = [
-                Encoded(
-                    self.embed(pipeline, text, device).to("cpu", torch.float32), cut(pipeline.tokenizer, text or "")
-                )
+                Encoded(self.embed(pipeline, text, device).to("cpu", torch.float32), self._cut(pipeline, text))
                 for text in texts
             ]
-        del pipeline, parts, part
+        del pipeline
         release(device)
         return found
 
-    def codec(self, device: torch.device) -> LatentCodec:
+    def codec(self, device: torch.device, name: str = BASE) -> LatentCodec:
         """Load the VAE."""
         vae = load(self.model, AutoencoderKL, "vae", torch.float32)
         return LatentCodec(vae.eval().requires_grad_(False).to(device), self.factor)
 
-    def level(self, precision: Precision, trainable: bool) -> Level:
+    def level(self, precision: Precision, trainable: bool, name: str = BASE) -> Level:
         """Load the UNet; see `Backend`."""
         dtype = torch.float32 if trainable else precision.dtype
         # Evaluation mode even to train: dropout would make the loss depend on state that no step seeds.
@@ -127,7 +122,7 @@ class LatentBackend(ABC):
         )
         return self.around(unet)
 
-    def blank(self, width: int, height: int) -> Blank:
+    def blank(self, width: int, height: int, name: str = BASE) -> Blank:
         """Shapes for estimates; see `Backend`."""
         config = self.model.config("unet")
         with torch.device("meta"):
@@ -152,37 +147,63 @@ class LatentBackend(ABC):
         scheduler = DDPMScheduler.from_config(config)
         schedule = Schedule(scheduler, scheduler.config.num_train_timesteps, scheduler.config.prediction_type)
 
-        def predict(x_t: Tensor, timestep: Tensor, embedding: Embedding) -> Tensor:
+        def predict(x_t: Tensor, timestep: Tensor, embedding: Embedding, guide: Guide | None = None) -> Tensor:
             added = self.conditions(x_t, embedding)
             output: Tensor = unet(x_t, timestep, embedding.tokens, added_cond_kwargs=added).sample
             return output
 
-        return Level("base", unet, schedule, predict)
+        return Level(BASE, unet, schedule, predict)
+
+    def passes(self, sampling: SamplingSettings) -> tuple[Pass, ...]:
+        """The one denoiser; see `Backend`."""
+        if sampling.steps > self.timesteps:
+            raise UsageError(f"--steps {sampling.steps} is more than the model's {self.timesteps} timesteps")
+        return (Pass(BASE, sampling.steps, sampling.guidance),)
 
     def render(
         self,
-        level: Level,
+        levels: Mapping[str, Level],
         draws: Sequence[Draw],
+        null: Embedding,
+        sampling: SamplingSettings,
+        size: tuple[int, int],
+        precision: Precision,
+        on_step: Callable[[], None],
+    ) -> Tensor:
+        """Sample with the family's pipeline; see `Backend`."""
+        width, height = size
+        shape = levels[BASE].module.config.in_channels, height // self.factor, width // self.factor
+        noise = torch.stack([torch.randn(shape, generator=Stream(draw.seed, "sample").at(0)) for draw in draws])
+        generators = [Stream(draw.seed, "sampler").at(0) for draw in draws]
+        texts = [draw.embedding for draw in draws]
+        return self.from_noise(levels[BASE], texts, noise, generators, null, sampling, precision, on_step)
+
+    def from_noise(
+        self,
+        level: Level,
+        texts: Sequence[Embedding],
+        noise: Tensor,
+        generators: Sequence[torch.Generator],
         null: Embedding,
         sampling: SamplingSettings,
         precision: Precision,
         on_step: Callable[[], None],
     ) -> Tensor:
-        """Sample with the family's pipeline; see `Backend`."""
+        """Text-to-image sampling from given noise (B, C, h, w); see `evaluation.baselines`."""
 
         def advance(_pipeline: Any, _step: int, _timestep: int, values: dict[str, Tensor]) -> dict[str, Tensor]:
             on_step()
             return values
 
-        _channels, height, width = draws[0].noise.shape
+        _count, _channels, height, width = noise.shape
         return self._sampled(
-            self.pipeline_class,
-            level,
-            draws,
+            self.pipeline(self.pipeline_class, unet=level.module, scheduler=self._sampler(sampling)),
+            texts,
+            generators,
             null,
             sampling,
             precision,
-            latents=torch.stack([draw.noise for draw in draws]).to(precision.device, precision.dtype),
+            latents=noise.to(precision.device, precision.dtype),
             height=height * self.factor,
             width=width * self.factor,
             callback_on_step_end=advance,
@@ -191,48 +212,47 @@ class LatentBackend(ABC):
     def rework(
         self,
         level: Level,
-        draws: Sequence[Draw],
+        texts: Sequence[Embedding],
         clean: Tensor,
         strength: float,
+        generators: Sequence[torch.Generator],
         null: Embedding,
         sampling: SamplingSettings,
         precision: Precision,
     ) -> Tensor:
-        """Sample with the family's image-to-image pipeline from a noised `clean`; see `evaluation.baselines`."""
-        image = clean.expand(len(draws), -1, -1, -1).to(precision.device, precision.dtype)
+        """Image-to-image sampling from a noised `clean` (1, C, h, w); see `evaluation.baselines`."""
+        image = clean.expand(len(texts), -1, -1, -1).to(precision.device, precision.dtype)
         # SDXL's looks into its VAE's config, although latents are what it is given.
         vae = self.codec(precision.device).vae
-        return self._sampled(
-            self.image_pipeline_class, level, draws, null, sampling, precision, vae, image=image, strength=strength
-        )
+        parts = {"vae": vae, "unet": level.module, "scheduler": self._sampler(sampling)}
+        pipeline = self.pipeline(self.image_pipeline_class, **parts)
+        return self._sampled(pipeline, texts, generators, null, sampling, precision, image=image, strength=strength)
 
     def scheduler_config(self) -> dict[str, Any]:
         """The model's own noise schedule."""
         return self.model.config("scheduler")
 
+    def _sampler(self, sampling: SamplingSettings) -> Any:
+        return sampler(sampling.scheduler, self.model.config("scheduler"))
+
     def _sampled(
         self,
-        kind: Any,
-        level: Level,
-        draws: Sequence[Draw],
+        pipeline: Any,
+        texts: Sequence[Embedding],
+        generators: Sequence[torch.Generator],
         null: Embedding,
         sampling: SamplingSettings,
         precision: Precision,
-        vae: Any = None,
         **special: Any,
     ) -> Tensor:
-        pipeline = self.pipeline(
-            kind, vae=vae, unet=level.module, scheduler=sampler(sampling.scheduler, self.model.config("scheduler"))
-        )
-        pipeline.set_progress_bar_config(disable=True)
         # Without a VAE the pipeline assumes a factor of 8.
         pipeline.vae_scale_factor = self.factor
         dtype, device = precision.dtype, precision.device
-        batch = Embedding.stack([draw.embedding for draw in draws]).to(device, dtype)
+        batch = Embedding.stack(list(texts)).to(device, dtype)
         with torch.no_grad():
             output = pipeline(
-                **self.arguments(batch, null.to(device, dtype).expand(len(draws))),
-                generator=[draw.generator for draw in draws],
+                **self.arguments(batch, null.to(device, dtype).expand(len(texts))),
+                generator=list(generators),
                 num_inference_steps=sampling.steps,
                 guidance_scale=sampling.guidance,
                 output_type="latent",
@@ -243,43 +263,20 @@ class LatentBackend(ABC):
 
     def screen(self, images: Sequence[Image.Image], device: torch.device) -> list[Image.Image | None]:
         """Run the model's safety checker; see `Backend`."""
-        if not self.model.has("safety_checker"):
-            return list(images)
-        checker, features = self._checker
-        seen = features(list(images), return_tensors="pt").pixel_values.to(device)
-        # It blackens what it flags in the arrays that it is given; only its verdict is used.
-        arrays = [np.asarray(image, dtype=np.float32) / 255 for image in images]
-        with torch.no_grad():
-            _blackened, flags = checker.to(device)(images=arrays, clip_input=seen)
-        # Its memory on the device belongs to the next batch.
-        checker.to("cpu")
-        return [None if flag else image for image, flag in zip(images, flags, strict=True)]
+        return self._screen(images, device)
 
     @cached_property
-    def _checker(self) -> tuple[Any, Any]:
+    def _screen(self) -> Screen:
         # Read once for all the images of a call: it is larger than the VAE.
-        from transformers import CLIPImageProcessor
+        return Screen(self.model, StableDiffusionSafetyChecker)
 
-        checker = load(self.model, StableDiffusionSafetyChecker, "safety_checker", torch.float32).eval()
-        with loading(self.model, "feature_extractor"):
-            return checker, CLIPImageProcessor.from_pretrained(self.model.folder / "feature_extractor")
+    def _cut(self, pipeline: Any, text: str | None) -> str:
+        return cut(pipeline.tokenizer, text or "", pipeline.tokenizer.model_max_length)
 
     def pipeline(self, kind: Any, **components: Any) -> Any:
         """One of the family's diffusers pipelines around some of its components."""
-        parameters = inspect.signature(kind.__init__).parameters.values()
-        absent = dict.fromkeys(each.name for each in parameters if each.name != "self" and each.default is each.empty)
-        options: dict[str, Any] = absent | components
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return kind(**options, **self.pipeline_options())
+        return assemble(kind, components, **self.pipeline_options())
 
     def pipeline_options(self) -> dict[str, Any]:
         """The pipeline's own settings, from the model's index."""
         return {"requires_safety_checker": False}
-
-
-def cut(tokenizer: Any, text: str) -> str:
-    """The part of a text that falls out of the tokenizer's window."""
-    whole = tokenizer(text, truncation=False, verbose=False).input_ids
-    kept = tokenizer.model_max_length
-    return str(tokenizer.decode(whole[kept - 1 : -1])).strip() if len(whole) > kept else ""

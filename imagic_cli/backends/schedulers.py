@@ -7,6 +7,8 @@ from typing import Any
 
 import diffusers
 
+from imagic_cli.errors import UsageError
+
 _CLASSES = {
     "ddim": "DDIMScheduler",
     "ddpm": "DDPMScheduler",
@@ -19,8 +21,29 @@ _CLASSES = {
 }
 
 
+# Those that threshold as pixel models were sampled with, and whose step scales no input: the super-resolution pipeline
+# would scale the picture that guides it as well.
+_OF_PIXELS = ("ddpm", "ddim", "dpm++", "unipc")
+
+
+def pixel_sampler(name: str, config: Mapping[str, Any]) -> Any:
+    """The diffusers scheduler called `name` for a pixel model, with its own schedule, thresholding and variance.
+
+    Raises:
+        UsageError: that one cannot drive a pixel model.
+    """
+    if name not in _OF_PIXELS:
+        raise UsageError(f"--scheduler {name} does not drive a cascade of pixels", f"use {', '.join(_OF_PIXELS)}")
+    if name == "ddpm":
+        return getattr(diffusers, _CLASSES[name]).from_config(dict(config))
+    # The others have no use for a learned variance. The cosine schedule ends where logarithms overflow: the bound is
+    # the one that diffusers documents for it.
+    told = dict(config) | {"variance_type": None, "lambda_min_clipped": -5.1}
+    return getattr(diffusers, _CLASSES[name]).from_config(told)
+
+
 def sampler(name: str, config: Mapping[str, Any]) -> Any:
-    """The diffusers scheduler called `name`, with the model's own schedule and prediction type."""
+    """The diffusers scheduler called `name` for latents, with the model's own schedule and prediction type."""
     # A config written for one sampler lacks what another would guess wrongly: latents are never clipped, the last step
     # goes to the schedule's own end, and the Runge-Kutta warm-up was never used with these models.
     told = {"set_alpha_to_one": False, "skip_prk_steps": True} | dict(config) | {"clip_sample": False}

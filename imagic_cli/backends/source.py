@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from imagic_cli.backends import hub
 from imagic_cli.backends.digests import file_digest
 from imagic_cli.config import ModelSource
-from imagic_cli.errors import ModelError
+from imagic_cli.errors import ModelError, UsageError
 from imagic_cli.stamps import canonical
 
 _UNSAFE = {".bin", ".ckpt", ".pt", ".pth", ".pkl"}
 # The safety checker judges pictures after they are made: it is no part of what makes them.
-_NO_INFLUENCE = {"safety_checker", "feature_extractor", "image_encoder"}
+_NO_INFLUENCE = {"safety_checker", "feature_extractor", "image_encoder", "watermarker"}
+# What a cascade's part is published with and its base has too: it is read from there, and not downloaded again.
+_SHARED = {"IFSuperResolutionPipeline": _NO_INFLUENCE | {"text_encoder", "tokenizer"}}
+# The parts of a cascade in one folder, each a folder in diffusers layout, in their order.
+_BASE, _ABOVE = "base", ("super-resolution", "upscaler")
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,8 @@ class Model:
         index: its model_index.json.
         variant: which weight files were asked for.
         revision: the commit that a hub model is at, else None.
+        encoder: the number format of its text encoders; None is fp32.
+        above: what enlarges its pictures, in order, where it is the base of a cascade.
     """
 
     name: str
@@ -37,6 +44,8 @@ class Model:
     index: dict[str, Any]
     variant: str | None
     revision: str | None = None
+    encoder: str | None = None
+    above: tuple[Model, ...] = ()
 
     @property
     def family(self) -> str:
@@ -54,7 +63,7 @@ class Model:
         Raises:
             ModelError: there is none.
         """
-        for name in ("config.json", f"{component}_config.json", "preprocessor_config.json"):
+        for name in ("config.json", f"{component}_config.json", "scheduler_config.json", "preprocessor_config.json"):
             path = self.folder / component / name
             if path.is_file():
                 return read_json(path, self.name)
@@ -91,12 +100,15 @@ class Model:
         index = self.index.items()
         options = {name: each for name, each in index if not name.startswith("_") and not isinstance(each, list)}
         parts: dict[str, str] = {"family": self.family, "options": canonical(options)}
+        parts |= {} if self.encoder is None else {"encoder": self.encoder}
+        parts |= {f"above {number}": each.identity(fresh) for number, each in enumerate(self.above)}
         for component in sorted(self.index):
-            if not self.has(component) or component in _NO_INFLUENCE:
+            if not self.has(component) or component in _SHARED.get(self.family, _NO_INFLUENCE):
                 continue
             folder = self.folder / component
-            small = [path for path in folder.iterdir() if path.suffix in {".json", ".txt"} and "index" not in path.name]
-            heavy = [] if component.startswith(("tokenizer", "scheduler")) else self.weight_files(component)
+            readable = {".json", ".txt", ".model"}
+            small = [path for path in folder.iterdir() if path.suffix in readable and "index" not in path.name]
+            heavy = [] if _is_light(component) else self.weight_files(component)
             for path in small + heavy:
                 parts[f"{component}/{path.name}"] = file_digest(path, fresh)
         return hashlib.sha256(canonical(parts).encode()).hexdigest()
@@ -118,8 +130,12 @@ _CONVERT = "convert them to safetensors first"
 BUNDLED = {"sketchbook": Path(__file__).parents[1] / "sketchbook" / "model"}
 
 
-def find(source: ModelSource) -> Model:
+def find(source: ModelSource, is_part: bool = False) -> Model:
     """The model that `source` names, downloaded if need be.
+
+    Args:
+        source: what was named.
+        is_part: it is one above the base of a cascade: what the base has too is not downloaded again.
 
     Raises:
         ModelError: there is no such model, it may not be downloaded, or it is no diffusers model.
@@ -129,8 +145,10 @@ def find(source: ModelSource) -> Model:
         folder = _convert(path, source)
     elif path:
         folder = path
+        if not (path / "model_index.json").is_file() and (path / _BASE).is_dir():
+            return _cascade(path, source)
     elif source.source.count("/") == 1 and not source.source.startswith((".", "/", "~")):
-        folder = hub.download(source)
+        folder = _downloaded(source, is_part)
     else:
         from imagic_cli.config import preset_names
 
@@ -138,14 +156,47 @@ def find(source: ModelSource) -> Model:
             f"no model '{source.source}'",
             f"use a folder, a .safetensors file, a hub id, or: {', '.join(preset_names())}",
         )
-    index_file = folder / "model_index.json"
-    if not index_file.is_file():
-        raise ModelError(f"{source.source} has no model_index.json", "name a folder in diffusers layout")
-    index = read_json(index_file, source.source)
-    if not isinstance(index.get("_class_name"), str):
-        raise ModelError(f"{source.source} asks to run code of its own", "only diffusers' own pipelines are supported")
+    found = _read(folder, source.source, source)
     commit = folder.name if path is None and re.fullmatch(r"[0-9a-f]{40}", folder.name) else None
-    return Model(source.source, folder, index, source.variant, commit)
+    return replace(found, revision=commit, above=tuple(find(each, is_part=True) for each in source.above))
+
+
+def check_encoder(source: ModelSource) -> None:
+    """Refuse a number format of text encoders that nothing here computes in, before anything is written.
+
+    Raises:
+        UsageError: 8 bit without bitsandbytes.
+    """
+    if source.encoder == "8bit" and importlib.util.find_spec("bitsandbytes") is None:
+        raise UsageError("--encoder 8bit needs bitsandbytes", "pip install 'imagic-cli[adam8bit]'")
+
+
+def _downloaded(source: ModelSource, is_part: bool) -> Path:
+    if not is_part:
+        return hub.download(source)
+    configs = _read(hub.download(source, weights=False), source.source, source)
+    return hub.download(source, without=sorted(_SHARED.get(configs.family, ())))
+
+
+def _cascade(folder: Path, source: ModelSource) -> Model:
+    base = _read(folder / _BASE, source.source, source)
+    # The text encoder whose number format can be chosen is the base's: others are small beside it.
+    plain = source.model_copy(update={"encoder": None})
+    above = [_read(folder / name, f"{source.source}/{name}", plain) for name in _ABOVE if (folder / name).is_dir()]
+    return replace(base, above=tuple(above))
+
+
+def _read(folder: Path, name: str, source: ModelSource) -> Model:
+    if not (folder / "model_index.json").is_file():
+        raise ModelError(f"{name} has no model_index.json", "name a folder in diffusers layout")
+    index = read_json(folder / "model_index.json", name)
+    if not isinstance(index.get("_class_name"), str):
+        raise ModelError(f"{name} asks to run code of its own", "only diffusers' own pipelines are supported")
+    return Model(name, folder, index, source.variant, encoder=source.encoder)
+
+
+def _is_light(component: str) -> bool:
+    return component.startswith("tokenizer") or "scheduler" in component
 
 
 def local(name: str) -> Path | None:

@@ -9,7 +9,7 @@ from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 from torch import Tensor
 from transformers import CLIPTextModel
 
-from imagic_cli.backends.components import load, tokenizer
+from imagic_cli.backends.components import load_encoder, tokenizer
 from imagic_cli.backends.latent import LatentBackend
 from imagic_cli.embedding import Embedding
 
@@ -20,11 +20,11 @@ class StableDiffusion(LatentBackend):
     pipeline_class = StableDiffusionPipeline
     image_pipeline_class = StableDiffusionImg2ImgPipeline
 
-    def text_components(self) -> dict[str, Any]:
+    def text_components(self, device: torch.device) -> dict[str, Any]:
         """Tokenizer and text encoder."""
         return {
             "tokenizer": tokenizer(self.model, "tokenizer", "text_encoder"),
-            "text_encoder": load(self.model, CLIPTextModel, "text_encoder", torch.float32),
+            "text_encoder": load_encoder(self.model, CLIPTextModel, "text_encoder", device),
         }
 
     def embed(self, pipeline: Any, text: str | None, device: torch.device) -> Embedding:

@@ -9,7 +9,7 @@ from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipelin
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from imagic_cli.backends.components import load, tokenizer
+from imagic_cli.backends.components import load_encoder, tokenizer
 from imagic_cli.backends.latent import LatentBackend
 from imagic_cli.embedding import Embedding
 
@@ -20,13 +20,13 @@ class StableDiffusionXL(LatentBackend):
     pipeline_class = StableDiffusionXLPipeline
     image_pipeline_class = StableDiffusionXLImg2ImgPipeline
 
-    def text_components(self) -> dict[str, Any]:
+    def text_components(self, device: torch.device) -> dict[str, Any]:
         """Both tokenizers and text encoders."""
         return {
             "tokenizer": tokenizer(self.model, "tokenizer", "text_encoder"),
             "tokenizer_2": tokenizer(self.model, "tokenizer_2", "text_encoder_2"),
-            "text_encoder": load(self.model, CLIPTextModel, "text_encoder", torch.float32),
-            "text_encoder_2": load(self.model, CLIPTextModelWithProjection, "text_encoder_2", torch.float32),
+            "text_encoder": load_encoder(self.model, CLIPTextModel, "text_encoder", device),
+            "text_encoder_2": load_encoder(self.model, CLIPTextModelWithProjection, "text_encoder_2", device),
         }
 
     def embed(self, pipeline: Any, text: str | None, device: torch.device) -> Embedding:

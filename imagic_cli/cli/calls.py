@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from imagic_cli.resolve import Edit
 
 Flags = Mapping[str, Any]
+EVERY_LEVEL = "all"
 
 
 def how(**flags: object) -> How:
@@ -120,22 +121,32 @@ def optimize(edit: Edit, how: How, force: bool, report: Report) -> None:
         work(edit.run, edit.record, edit.image, edit.model, how, force, report)
 
 
-def tuned_record(run: Run, flags: Flags, how: How) -> tuple[Record, Model]:
-    """What stage B works from, with its flags in it."""
+def tuned_record(run: Run, level: str, flags: Flags, how: How) -> tuple[Record, Model, tuple[str, ...]]:
+    """What stage B works from, with its flags in it, and which levels it is to work on.
+
+    Raises:
+        UsageError: the run's model has no such level, or a value is out of range.
+    """
     recorded = run.read_record()
     override(FinetuneSettings(), flags)
+    levels = recorded.levels() if level == EVERY_LEVEL else (level,)
+    if not set(levels) <= set(recorded.levels()):
+        known = ", ".join((*recorded.levels(), EVERY_LEVEL))
+        raise UsageError(f"--level {level} is none of this run's model", f"there are: {known}")
     from imagic_cli.resolve import finetune_record, recorded_model
 
-    record = finetune_record(recorded, flags, how)
-    return record, recorded_model(run, record, how)
+    record = finetune_record(recorded, levels, flags, how)
+    return record, recorded_model(run, record, how), levels
 
 
-def finetune(run: Run, record: Record, model: Model, how: How, force: bool, report: Report) -> None:
+def finetune(
+    run: Run, record: Record, model: Model, levels: Sequence[str], how: How, force: bool, report: Report
+) -> None:
     """Stage B."""
     from imagic_cli.stages.finetune import finetune as work
 
     with _remembered(run):
-        work(run, record, model, how, force, report)
+        work(run, record, model, levels, how, force, report)
 
 
 def sampling(run: Run, flags: Flags, how: How) -> tuple[Record, Model, SamplingSettings]:
@@ -375,12 +386,21 @@ def planned(edit: Edit, finetune: Flags, generate: Flags, how: How) -> Edit:
     return resolve.planned(edit, finetune, generate, how)
 
 
-def plan(run: Run, record: Record, model: Model, stages: list[str], images: int, how: How, report: Report) -> None:
-    """Tell what the stages would do and cost, and do nothing."""
+def plan(
+    run: Run,
+    record: Record,
+    model: Model,
+    stages: list[str],
+    images: int,
+    how: How,
+    report: Report,
+    levels: Sequence[str] = (),
+) -> None:
+    """Tell what the stages would do and cost, and do nothing; without `levels` stage B trains all."""
     from imagic_cli.plan import costs
     from imagic_cli.precision import pick_device
 
-    report.plan(run, record, costs(record, model, stages, images, pick_device(how.device)))
+    report.plan(run, record, costs(record, model, stages, images, pick_device(how.device), levels))
 
 
 @contextlib.contextmanager

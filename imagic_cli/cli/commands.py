@@ -45,6 +45,7 @@ def optimize(
     revision: o.RevisionOption = None,
     variant: o.VariantOption = None,
     config: o.ConfigOption = None,
+    encoder: o.EncoderOption = None,
     size: o.SizeOption = None,
     fit: o.FitOption = None,
     center: o.CenterOption = None,
@@ -76,7 +77,7 @@ def optimize(
         strict=strict,
     )
     with Report(quiet, json) as report:
-        named = ModelFlags(model, preset, revision, variant, config)
+        named = ModelFlags(model, preset, revision, variant, config, encoder)
         edit = calls.new_edit(image, text, run, named, photo, flags, how, report)
         if dry_run:
             calls.plan(edit.run, edit.record, edit.model, ["optimize"], 0, how, report)
@@ -88,6 +89,7 @@ def optimize(
 @app.command()
 def finetune(
     run: o.RunOption = None,
+    level: o.LevelOption = calls.EVERY_LEVEL,
     steps: o.StepsOption = None,
     lr: o.RateOption = None,
     batch: o.BatchOption = None,
@@ -120,11 +122,11 @@ def finetune(
     )
     with Report(quiet, json) as report:
         chosen = existing_run(run, report)
-        record, found = calls.tuned_record(chosen, flags | tuned, how)
+        record, found, levels = calls.tuned_record(chosen, level, flags | tuned, how)
         if dry_run:
-            calls.plan(chosen, record, found, ["finetune"], 0, how, report)
+            calls.plan(chosen, record, found, ["finetune"], 0, how, report, levels)
             return
-        calls.finetune(chosen, record, found, how, force, report)
+        calls.finetune(chosen, record, found, levels, how, force, report)
         report.result(chosen.path, "run")
 
 
@@ -139,6 +141,7 @@ def generate(
     scheduler: o.SchedulerOption = None,
     steps: o.SampleStepsOption = None,
     guidance: o.GuidanceOption = None,
+    size: o.StopOption = None,
     pretrained: o.PretrainedOption = False,
     dtype: o.DtypeOption = None,
     batch_size: o.BatchSizeOption = None,
@@ -154,7 +157,7 @@ def generate(
     """Stage C: images between the photograph (eta 0) and the text (eta 1). Prints where they are."""
     items = calls.items(eta, seed, seeds, output)
     flags = {"prompt": prompt, "negative": negative, "scheduler": scheduler, "steps": steps, "guidance": guidance}
-    flags |= {"pretrained": pretrained or None, "dtype": dtype}
+    flags |= {"pretrained": pretrained or None, "dtype": dtype, "size": size}
     how = calls.how(device=device, batch_size=batch_size, strict=strict)
     with Report(quiet, json) as report:
         chosen = existing_run(run, report)
@@ -179,6 +182,7 @@ def edit(
     revision: o.RevisionOption = None,
     variant: o.VariantOption = None,
     config: o.ConfigOption = None,
+    encoder: o.EncoderOption = None,
     size: o.SizeOption = None,
     fit: o.FitOption = None,
     center: o.CenterOption = None,
@@ -206,7 +210,7 @@ def edit(
     photo = {"size": size, "fit": fit, "center": calls.center(center)}
     how = calls.how(device=device, batch_size=batch_size, gradient_checkpointing=gradient_checkpointing, strict=strict)
     with Report(quiet, json) as report:
-        named = ModelFlags(model, preset, revision, variant, config)
+        named = ModelFlags(model, preset, revision, variant, config, encoder)
         first = {"dtype": dtype, "steps": optimize_steps, "optimizer": optimizer}
         then = {"dtype": dtype, "steps": finetune_steps, "optimizer": optimizer, **tuned}
         last = {"dtype": dtype, "steps": steps}
@@ -218,8 +222,8 @@ def edit(
             )
             return
         calls.optimize(ready, how, force, report)
-        record, found = calls.tuned_record(ready.run, then, how)
-        calls.finetune(ready.run, record, found, how, force, report)
+        record, found, levels = calls.tuned_record(ready.run, calls.EVERY_LEVEL, then, how)
+        calls.finetune(ready.run, record, found, levels, how, force, report)
         record, found, sampling = calls.sampling(ready.run, last, how)
         calls.generate(ready.run, record, found, sampling, items, how, force, output, report)
 

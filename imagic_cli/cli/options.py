@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from imagic_cli.config import Dtype, Fit, Method, Optimizer, Scheduler
+from imagic_cli.config import Dtype, EncoderDtype, Fit, Method, Optimizer, Scheduler
 
 _MODEL, _RECIPE, _HOW, _SAY = "Model and photograph", "Recipe", "Computation", "Output"
 
@@ -45,6 +45,10 @@ VariantOption = Annotated[
 ConfigOption = Annotated[
     str | None,
     typer.Option("--config", help="For a .safetensors file: a folder with its configs.", rich_help_panel=_MODEL),
+]
+EncoderOption = Annotated[
+    EncoderDtype | None,
+    typer.Option("--encoder", help="What the text encoders compute in; 8bit is CUDA's.", rich_help_panel=_MODEL),
 ]
 SizeOption = Annotated[
     int | None,
@@ -137,6 +141,13 @@ SchedulerOption = Annotated[Scheduler | None, typer.Option("--scheduler", help="
 SampleStepsOption = Annotated[int | None, typer.Option("--steps", help="Denoising steps.", rich_help_panel=_RECIPE)]
 GuidanceOption = Annotated[
     float | None, typer.Option("--guidance", help="Classifier-free guidance scale; 1 is off.", rich_help_panel=_RECIPE)
+]
+LevelOption = Annotated[
+    str,
+    typer.Option("--level", help="Of a cascade: base, the name of one above it, or all.", rich_help_panel=_RECIPE),
+]
+StopOption = Annotated[
+    int | None, typer.Option("--size", help="Of a cascade: the size to stop at.", rich_help_panel=_RECIPE)
 ]
 PretrainedOption = Annotated[
     bool, typer.Option("--pretrained", help="Ignore what finetune trained.", rich_help_panel=_RECIPE)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from diffusers import DDIMInverseScheduler
 from torch import Tensor
 
-from imagic_cli.backends.base import Backend, Draw, Level
+from imagic_cli.backends.base import Backend, Level
 from imagic_cli.config import SamplingSettings
 from imagic_cli.embedding import Embedding
 from imagic_cli.noise import Stream
@@ -20,12 +20,26 @@ from imagic_cli.precision import Precision
 class Reworks(Backend, Protocol):
     """A backend whose family has an image-to-image pipeline."""
 
+    def from_noise(
+        self,
+        level: Level,
+        texts: Sequence[Embedding],
+        noise: Tensor,
+        generators: Sequence[torch.Generator],
+        null: Embedding,
+        sampling: SamplingSettings,
+        precision: Precision,
+        on_step: Callable[[], None],
+    ) -> Tensor:
+        """Text-to-image sampling from given noise (B, C, h, w): clean samples like it, fp32 on the CPU."""
+
     def rework(
         self,
         level: Level,
-        draws: Sequence[Draw],
+        texts: Sequence[Embedding],
         clean: Tensor,
         strength: float,
+        generators: Sequence[torch.Generator],
         null: Embedding,
         sampling: SamplingSettings,
         precision: Precision,
@@ -63,9 +77,8 @@ def sdedit(
     Returns:
         Clean samples (len(seeds), C, h, w), fp32 on the CPU.
     """
-    empty = torch.zeros(clean.shape[1:])
-    draws = [Draw(target, empty, Stream(seed, "sdedit").at(0)) for seed in seeds]
-    return backend.rework(level, draws, clean, strength, null, sampling, precision)
+    generators = [Stream(seed, "sdedit").at(0) for seed in seeds]
+    return backend.rework(level, [target] * len(seeds), clean, strength, generators, null, sampling, precision)
 
 
 def ddib(
@@ -86,8 +99,8 @@ def ddib(
         A clean sample (1, C, h, w), fp32 on the CPU. Nothing in it is random.
     """
     noise = inverted(backend, level, clean, source, sampling.steps, precision)
-    draw = Draw(target, noise[0], Stream(0, "ddib").at(0))
-    return backend.render(level, [draw], null, sampling, precision, lambda: None)
+    generator = Stream(0, "ddib").at(0)
+    return backend.from_noise(level, [target], noise, [generator], null, sampling, precision, lambda: None)
 
 
 def inverted(

@@ -17,7 +17,6 @@ from imagic_cli.evaluation.manifest import Entry
 from imagic_cli.evaluation.scoring import aligner, score
 from imagic_cli.evaluation.silent import Recipe, sampled, tuned
 from imagic_cli.events import Listener, Note
-from imagic_cli.run import Run
 from imagic_cli.sweep import Item
 
 
@@ -88,7 +87,8 @@ class Evaluation:
         table = score(paths, ready.image, entry.text, clip, lambda: None)
         table.save(pictures.folder / "metrics.csv")
         if self.discard:
-            files.remove(Run(run_path).weights_file)
+            for level in ready.record.levels():
+                files.remove(ready.run.weights_file(level))
         rows = [{"eta": eta, "seed": seed, **row} for (eta, seed), row in table.rows.items()]
         return {
             "text": entry.text,

@@ -18,6 +18,7 @@ from imagic_cli.errors import ArtifactError, UsageError
 from imagic_cli.evaluation.baselines import Reworks, ddib, sdedit
 from imagic_cli.events import Listener, Sampled, Started
 from imagic_cli.image import to_images
+from imagic_cli.names import BASE
 from imagic_cli.precision import Precision, pick_device
 from imagic_cli.record import Record
 from imagic_cli.run import Run
@@ -87,7 +88,7 @@ class Rival:
         backend = backends.load(self.model)
         if not isinstance(backend, Reworks):
             raise UsageError(f"{self.record.model_name} has no image-to-image pipeline to compare with")
-        clean = encode_image(backend, self.run.read_image(), precision.device)
+        clean = encode_image(backend, self.run.read_image(), precision.device, BASE)
         source = backend.encode([self.source], precision.device)[0].embedding if self.method == "ddib" else target
         level, codec = backend.level(precision, trainable=False), backend.codec(precision.device)
 

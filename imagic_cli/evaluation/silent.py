@@ -35,8 +35,9 @@ def tuned(image: Path, text: str, folder: Path, model: ModelFlags, recipe: Recip
     ready = new_edit(image, text, folder, model, recipe.photo, recipe.optimize, how, _nobody)
     ready = planned(ready, recipe.finetune, recipe.generate, how)
     optimize(ready.run, ready.record, ready.image, ready.model, how, False, _nobody)
-    record = finetune_record(ready.run.read_record(), recipe.finetune, how)
-    finetune(ready.run, record, ready.model, how, False, _nobody)
+    levels = ready.record.levels()
+    record = finetune_record(ready.run.read_record(), levels, recipe.finetune, how)
+    finetune(ready.run, record, ready.model, levels, how, False, _nobody)
     return ready
 
 

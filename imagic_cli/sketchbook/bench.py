@@ -25,6 +25,7 @@ from imagic_cli.evaluation.fidelity import Mask, psnr, ssim, unchanged
 from imagic_cli.evaluation.silent import Recipe, sampled, tuned
 from imagic_cli.events import Listener, Note
 from imagic_cli.image import to_images
+from imagic_cli.names import BASE
 from imagic_cli.precision import Precision, pick_device
 from imagic_cli.resolve import Edit
 from imagic_cli.sketchbook.corpus import tensor
@@ -160,7 +161,7 @@ class Bench:
         backend = backends.load(ready.model)
         if not isinstance(backend, Reworks):
             raise UsageError(f"{ready.model.name} has no image-to-image pipeline to compare with")
-        clean = encode_image(backend, ready.image, precision.device)
+        clean = encode_image(backend, ready.image, precision.device, BASE)
         found = backend.encode([edit.before.caption(), edit.text, None], precision.device)
         source, target, null = (each.embedding for each in found)
         level, codec = backend.level(precision, trainable=False), backend.codec(precision.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import torch
 from PIL import Image
@@ -15,6 +16,7 @@ from imagic_cli.backends.source import Model
 from imagic_cli.config import FinetuneSettings, How
 from imagic_cli.events import Finished, Listener
 from imagic_cli.freshness import check_progress, drop_progress, is_done
+from imagic_cli.names import part
 from imagic_cli.noise import Stream
 from imagic_cli.precision import DTYPES, Precision, environment, memory_errors, pick_device
 from imagic_cli.record import Record
@@ -28,13 +30,18 @@ _SAVES_MEMORY = "--method lora, --optimizer adam8bit, --gradient-checkpointing, 
 _CHECKPOINT_BYTES = 2 * 3 * 4
 
 
-def finetune(run: Run, record: Record, model: Model, how: How, force: bool, tell: Listener) -> None:
-    """Fit the denoiser to the image at e_opt: min over theta, or over a LoRA beside it, of L(x, e_opt, theta).
+def finetune(
+    run: Run, record: Record, model: Model, levels: Sequence[str], how: How, force: bool, tell: Listener
+) -> None:
+    """Fit denoisers to the image: min over theta, or over a LoRA beside it, of L(x, e, theta).
+
+    The base is tuned at e_opt, what is above it at e_tgt.
 
     Args:
         run: holds stage A's result.
         record: the resolved settings.
         model: the pretrained model; its files are only read.
+        levels: which of its denoisers, one after the other; each has a result and progress of its own.
         how: device and the like.
         force: replace a result or progress of other work.
         tell: who listens.
@@ -43,31 +50,36 @@ def finetune(run: Run, record: Record, model: Model, how: How, force: bool, tell
         ImagicError: the run is refused, stopped or fails; its exit code says which.
     """
     with run.locked():
-        started = time.monotonic()
         embeddings = run.read_embeddings(record)
-        stamp = record.finetune_stamp(embeddings.digest)
-        reused = is_done(run.weights_file, stamp, force)
-        if reused:
-            drop_progress(run.progress_file("finetune"), stamp)
-        else:
-            check_progress(run.progress_file("finetune"), stamp, force)
+        stamps = {level: record.finetune_stamp(embeddings.digest, level) for level in levels}
+        # All are looked at before any is worked on: a refused command has begun nothing.
+        todo = [level for level in levels if not is_done(run.weights_file(level), stamps[level], force)]
+        for level in todo:
+            check_progress(run.progress_file("finetune", level), stamps[level], force)
+        if todo:
             image = run.read_image()
-            check_optimizer(record.finetune)
-            _check_space(run, record, model, how)
+            for level in todo:
+                check_optimizer(record.recipe(level))
+                _check_space(run, record, model, level, how)
             run.write_record(record)
-            precision = Precision(record.finetune.dtype, pick_device(how.device))
-            with memory_errors(_SAVES_MEMORY):
-                _train(run, record, image, model, how, force, precision, tell, embeddings)
-            run.note_stage("finetune", environment(precision.device), started)
-        tell(Finished("finetune", run.weights_file, reused))
+        for level in levels:
+            if level in todo:
+                started = time.monotonic()
+                precision = Precision(record.recipe(level).dtype, pick_device(how.device))
+                with memory_errors(_SAVES_MEMORY):
+                    _train(run, record, image, model, level, how, force, precision, tell, embeddings)
+                run.note_stage(part("finetune", level), environment(precision.device), started)
+            else:
+                drop_progress(run.progress_file("finetune", level), stamps[level])
+            tell(Finished(part("finetune", level), run.weights_file(level), level not in todo))
 
 
-def _check_space(run: Run, record: Record, model: Model, how: How) -> None:
+def _check_space(run: Run, record: Record, model: Model, level: str, how: How) -> None:
     if how.checkpoint_every == 0:
         return
-    blank = backends.load(model).blank(record.image.width, record.image.height)
-    numbers = sum(each.numel() for each in leaves(blank.level.module, record.finetune).values())
-    files.ensure_space(run.path, _CHECKPOINT_BYTES * numbers - files.size(run.progress_file("finetune")))
+    blank = backends.load(model).blank(record.image.width, record.image.height, level)
+    numbers = sum(each.numel() for each in leaves(blank.level.module, record.recipe(level)).values())
+    files.ensure_space(run.path, _CHECKPOINT_BYTES * numbers - files.size(run.progress_file("finetune", level)))
 
 
 def _train(
@@ -75,6 +87,7 @@ def _train(
     record: Record,
     image: Image.Image,
     model: Model,
+    name: str,
     how: How,
     force: bool,
     precision: Precision,
@@ -82,32 +95,35 @@ def _train(
     embeddings: Loaded[Embeddings],
 ) -> None:
     backend = backends.load(model)
-    clean = encode_image(backend, image, precision.device)
-    level, trained = _trained(backend, record.finetune, precision)
+    settings = record.recipe(name)
+    clean = encode_image(backend, image, precision.device, name)
+    level, trained = _trained(backend, name, settings, precision)
     e = getattr(embeddings.content, level.conditioning).to(precision.device)
 
     training = Training(
         run=run,
-        stamp=record.finetune_stamp(embeddings.digest),
+        stamp=record.finetune_stamp(embeddings.digest, name),
         level=level,
         clean=clean,
         embedding=e,
         leaves=trained,
-        settings=record.finetune,
+        settings=settings,
         how=how,
         precision=precision,
         tell=tell,
         force=force,
     )
     training.train()
-    deltas = _deltas(backend, level, trained, record.finetune)
-    Weights(deltas).save(run.weights_file, training.stamp)
+    deltas = _deltas(backend, level, trained, settings)
+    Weights(deltas).save(run.weights_file(name), training.stamp)
     training.finish()
 
 
-def _trained(backend: Backend, settings: FinetuneSettings, precision: Precision) -> tuple[Level, dict[str, Tensor]]:
+def _trained(
+    backend: Backend, name: str, settings: FinetuneSettings, precision: Precision
+) -> tuple[Level, dict[str, Tensor]]:
     # Beside a LoRA the denoiser is frozen, and in the precision's own format.
-    level = backend.level(precision, trainable=settings.method == "full")
+    level = backend.level(precision, settings.method == "full", name)
     trained = leaves(level.module, settings)
     if settings.method == "lora":
         initialise(trained, Stream(settings.seed, "lora", "finetune", level.name).at(0))
@@ -122,6 +138,6 @@ def _deltas(
     dtype = DTYPES[settings.delta_dtype]
     if settings.method == "lora":
         return {f"{level.name}/{name}": after.cpu().to(dtype) for name, after in trained.items()}
-    pretrained = backend.level(Precision("fp32", torch.device("cpu")), trainable=False)
+    pretrained = backend.level(Precision("fp32", torch.device("cpu")), False, level.name)
     before = dict(pretrained.module.named_parameters())
     return {f"{level.name}/{name}": (after.cpu() - before[name]).to(dtype) for name, after in trained.items()}

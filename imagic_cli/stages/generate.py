@@ -16,10 +16,9 @@ from imagic_cli.backends.base import Backend, Codec, Draw, Level
 from imagic_cli.backends.source import Model
 from imagic_cli.config import How, SamplingSettings
 from imagic_cli.embedding import Embedding
-from imagic_cli.errors import ArtifactError, NumberError, UsageError
+from imagic_cli.errors import ArtifactError, NumberError
 from imagic_cli.events import Finished, Listener, Note, Sampled, Started
 from imagic_cli.freshness import is_done
-from imagic_cli.noise import Stream
 from imagic_cli.precision import Precision, environment, memory_errors, pick_device
 from imagic_cli.record import Record
 from imagic_cli.run import Run
@@ -64,19 +63,23 @@ def generate(
     with run.locked():
         started = time.monotonic()
         embeddings = run.read_embeddings(record)
-        weights = None if sampling.pretrained else run.read_weights(record, embeddings.digest)
-        if weights is None and not sampling.pretrained:
+        used = record.levels(sampling.size)
+        weights = {} if sampling.pretrained else run.read_weights(record, embeddings.digest, used)
+        if not weights and not sampling.pretrained:
             tell(
                 Note("warning: nothing is fine-tuned yet: these images are the pretrained model's; see imagic finetune")
             )
             sampling = sampling.model_copy(update={"pretrained": True})
-        stamp = record.generate_stamp(sampling, embeddings.digest, weights.digest if weights else "none")
+        elif missing := [level for level in used if level not in weights and not sampling.pretrained]:
+            tell(Note(f"warning: {', '.join(missing)} is not fine-tuned: there the images are the pretrained model's"))
+        digests = {level: each.digest for level, each in weights.items()}
+        stamp = record.generate_stamp(sampling, embeddings.digest, digests)
         pictures = Pictures(run, record, sampling, stamp, tell)
         samples = _known(pictures, stamp, items, force)
         precision = Precision(sampling.dtype, pick_device(how.device))
         call = _Call(run, record, model, sampling, stamp, how, precision, tell, pictures, samples)
         with memory_errors(_SAVES_MEMORY):
-            reused = call.work(items, embeddings.content, weights.content if weights else None, force)
+            reused = call.work(items, embeddings.content, {name: each.content for name, each in weights.items()}, force)
         pictures.forget_others()
         if len(items) > 1:
             pictures.sheet(items)
@@ -99,7 +102,7 @@ class _Call:
     pictures: Pictures
     samples: Samples
 
-    def work(self, items: Sequence[Item], found: Embeddings, weights: Weights | None, force: bool) -> bool:
+    def work(self, items: Sequence[Item], found: Embeddings, weights: Mapping[str, Weights], force: bool) -> bool:
         """Make what is missing; whether nothing was."""
         todo = [item for item in items if item not in self.samples.clean]
         undrawn = [item for item in items if item not in todo and not self.pictures.has(item)]
@@ -110,17 +113,19 @@ class _Call:
         if not todo and not undrawn:
             return True
         backend = backends.load(self.model)
-        if self.sampling.steps > backend.timesteps:
-            raise UsageError(f"--steps {self.sampling.steps} is more than the model's {backend.timesteps} timesteps")
+        passes = backend.passes(self.sampling)
         self.pictures.make_folder()
-        codec = backend.codec(self.precision.device)
+        codec = backend.codec(self.precision.device, passes[-1].name)
         for item in undrawn:
             self.pictures.draw(backend, codec, [item], self.samples.clean[item], self.precision.device)
         if todo:
             target, null = self._ends(backend, found, force)
-            level = _tuned(backend, weights, self.precision)
+            names = [each.name for each in passes if each.name in backend.levels]
+            levels = {name: _tuned(backend, name, weights.get(name), self.precision) for name in names}
             bars = {eta: found.optimized.lerp(target, float(eta)) for eta, _seed in todo}
-            self._sample(backend, codec, level, todo, bars, null)
+            draws = [Draw(bars[eta], target, seed) for eta, seed in todo]
+            steps = sum(each.steps for each in passes)
+            self._sample(backend, codec, levels, todo, draws, null, steps)
         return False
 
     def _ends(self, backend: Backend, found: Embeddings, force: bool) -> tuple[Embedding, Embedding]:
@@ -147,16 +152,17 @@ class _Call:
         self,
         backend: Backend,
         codec: Codec,
-        level: Level,
+        levels: Mapping[str, Level],
         todo: list[Item],
-        bars: Mapping[str, Embedding],
+        draws: list[Draw],
         null: Embedding,
+        steps: int,
     ) -> None:
         size = self.how.batch_size or (4 if self.precision.device.type == "cuda" else 1)
-        shape = codec.shape(self.record.image.width, self.record.image.height)
+        picture = self.record.image.width, self.record.image.height
         embeddings, clean = dict(self.samples.embeddings), dict(self.samples.clean)
         saved = time.monotonic()
-        done, total = 0, len(todo) * self.sampling.steps
+        done, total = 0, len(todo) * steps
         with deferred() as stop:
 
             def advance() -> None:
@@ -167,11 +173,10 @@ class _Call:
 
             try:
                 for start in range(0, len(todo), size):
-                    batch = todo[start : start + size]
-                    draws = [_draw(bars[eta], seed, shape) for eta, seed in batch]
-                    made = backend.render(level, draws, null, self.sampling, self.precision, advance)
+                    batch, drawn = todo[start : start + size], draws[start : start + size]
+                    made = backend.render(levels, drawn, null, self.sampling, picture, self.precision, advance)
                     _check_finite(made, batch)
-                    embeddings |= {eta: bars[eta] for eta, _seed in batch}
+                    embeddings |= {eta: draw.embedding for (eta, _seed), draw in zip(batch, drawn, strict=True)}
                     clean |= dict(zip(batch, made.split(1), strict=True))
                     self.pictures.draw(backend, codec, batch, made, self.precision.device)
                     if time.monotonic() - saved > _SAVE_SECONDS:
@@ -198,21 +203,15 @@ def _known(pictures: Pictures, stamp: Stamp, items: Sequence[Item], force: bool)
     return Samples({}, {})
 
 
-def _tuned(backend: Backend, weights: Weights | None, precision: Precision) -> Level:
+def _tuned(backend: Backend, name: str, weights: Weights | None, precision: Precision) -> Level:
     # Added in fp32, and only then rounded: a small change to a half-precision weight would be lost.
-    level = backend.level(Precision("fp32", torch.device("cpu")), trainable=False)
+    level = backend.level(Precision("fp32", torch.device("cpu")), False, name)
     if weights is not None:
         parameters = dict(level.module.named_parameters())
-        for name, change in changes(weights.of(level.name)):
-            parameters[name].add_(change)
+        for parameter, change in changes(weights.of(name)):
+            parameters[parameter].add_(change)
     level.module.to(precision.device, precision.dtype)
     return level
-
-
-def _draw(e_bar: Embedding, seed: int, shape: tuple[int, int, int]) -> Draw:
-    # The same noise for every eta: what differs between the images of one seed is eta alone.
-    noise = torch.randn(shape, generator=Stream(seed, "sample").at(0), dtype=torch.float32)
-    return Draw(e_bar, noise, Stream(seed, "sampler").at(0))
 
 
 def _check_finite(made: Tensor, batch: Sequence[Item]) -> None:

@@ -10,6 +10,7 @@ from torch.nn.functional import mse_loss
 from imagic_cli.backends.base import Backend, Level
 from imagic_cli.embedding import Embedding
 from imagic_cli.image import to_tensor
+from imagic_cli.names import BASE
 from imagic_cli.noise import Stream
 from imagic_cli.precision import Precision, release
 
@@ -17,9 +18,9 @@ from imagic_cli.precision import Precision, release
 PROBE_DRAWS = 8
 
 
-def encode_image(backend: Backend, image: Image.Image, device: torch.device) -> Tensor:
-    """x, (1, C, h, w): encoded once, and the codec is gone when training starts."""
-    clean = backend.codec(device).encode(to_tensor(image)).detach()
+def encode_image(backend: Backend, image: Image.Image, device: torch.device, level: str = BASE) -> Tensor:
+    """x, (1, C, h, w), as a level sees it: encoded once, and the codec is gone when training starts."""
+    clean = backend.codec(device, level).encode(to_tensor(image)).detach()
     release(device)
     return clean
 
@@ -41,10 +42,11 @@ def denoising_loss(
         A scalar.
     """
     noise, timestep = level.schedule.draw(clean, batch, generator)
+    guide = level.guide(clean, batch, generator)
     repeated = clean.expand(batch, *clean.shape[1:])
     x_t = level.schedule.corrupt(repeated, noise, timestep)
     with precision.autocast():
-        prediction = level.predict(x_t, timestep, embedding.expand(batch))
+        prediction = level.predict(x_t, timestep, embedding.expand(batch), guide)
     target = level.schedule.target(repeated, noise, timestep)
     wide = torch.promote_types(target.dtype, torch.float32)
     return mse_loss(prediction.to(wide), target.to(wide))
@@ -59,6 +61,6 @@ def probe_loss(level: Level, clean: Tensor, embedding: Embedding, precision: Pre
         # One at a time: a probe must not need more memory than a step.
         for one_noise, one_step in zip(noise.split(1), timestep.split(1), strict=True):
             x_t = level.schedule.corrupt(clean, one_noise, one_step)
-            prediction = level.predict(x_t, one_step, embedding)
+            prediction = level.predict(x_t, one_step, embedding, level.guide(clean, 1, generator))
             total += mse_loss(prediction.float(), level.schedule.target(clean, one_noise, one_step).float()).item()
     return total / PROBE_DRAWS

@@ -145,7 +145,7 @@ class Pictures:
             "dtype": sampling.dtype,
             "key": self.stamp.key,
             "flagged": flagged,
-        }
+        } | ({} if sampling.size is None else {"size": sampling.size})
         parameters = png.a1111(
             prompt=text,
             negative=sampling.negative,
@@ -164,5 +164,11 @@ class Pictures:
         eta, seed = item
         # At eta = 0 the fine-tuned model should reproduce the input.
         same = float(eta) == 0 and not self.sampling.pretrained
-        reconstruction = psnr(image, self.run.read_image()) if same else None
+        reconstruction = psnr(*_of_one_size(image, self.run.read_image())) if same else None
         self.tell(Pictured(self.path(item), eta, seed, reconstruction, flagged, reused))
+
+
+def _of_one_size(image: Image.Image, photo: Image.Image) -> tuple[Image.Image, Image.Image]:
+    # A cascade's pictures may be smaller or larger than what was tuned on: the smaller one of both decides.
+    size = min(image.size, photo.size)
+    return image.resize(size, Image.Resampling.LANCZOS), photo.resize(size, Image.Resampling.LANCZOS)

@@ -21,6 +21,7 @@ from imagic_cli.errors import ArtifactError, NumberError, UsageError
 from imagic_cli.events import Listener, Note, Probed, Saved, Started, Stepped
 from imagic_cli.fit import Step, fit
 from imagic_cli.freshness import check_progress
+from imagic_cli.names import part, typed
 from imagic_cli.noise import Stream
 from imagic_cli.precision import Precision, environment
 from imagic_cli.run import Run
@@ -77,7 +78,12 @@ class Training:
     @property
     def path(self) -> Path:
         """Where the progress is kept."""
-        return self.run.progress_file(self.stamp.stage)
+        return self.run.progress_file(self.stamp.stage, self.level.name)
+
+    @property
+    def told(self) -> str:
+        """What the work is called where it is told."""
+        return part(self.stamp.stage, self.level.name)
 
     def train(self) -> None:
         """Run what is left of the stage; afterwards the leaves hold the result.
@@ -91,11 +97,11 @@ class Training:
         files.inner_folder(self.run.path, ".progress")
         self._restore()
         self._start_log()
-        self.tell(Started(stage, len(self.losses), steps))
-        again = f"imagic {stage}{' --force' if self.force else ''} --run {self.run.path}"
+        self.tell(Started(self.told, len(self.losses), steps))
+        again = f"imagic {typed(stage, self.level.name)}{' --force' if self.force else ''} --run {self.run.path}"
         hint = f"the progress is kept: continue with {again}"
         saved, cost = time.monotonic(), 0.0
-        with deferred() as stop, self.run.log_file(stage).open("a", encoding="utf-8") as log:
+        with deferred() as stop, self.run.log_file(stage, self.level.name).open("a", encoding="utf-8") as log:
             if not self.losses and not self.probes:
                 self._measure(0, log.write)
             stream = Stream(self.settings.seed, "train", stage, self.level.name)
@@ -103,7 +109,7 @@ class Training:
             for step in self._keep_good(updates):
                 self.losses.append(step.loss)
                 log.write(_line(step=step.index, loss=step.loss))
-                self.tell(Stepped(stage, step.index, steps, step.loss))
+                self.tell(Stepped(self.told, step.index, steps, step.loss))
                 self._measure(step.index, log.write)
                 if stop.number or self._due(step.index, time.monotonic() - saved, cost):
                     begun = time.monotonic()
@@ -144,7 +150,7 @@ class Training:
             loss = probe_loss(self.level, self.clean, self.embedding, self.precision)
             self.probes.append((step, loss))
             write(_line(step=step, probe=loss))
-            self.tell(Probed(self.stamp.stage, step, loss))
+            self.tell(Probed(self.told, step, loss))
 
     def _check_leaves(self, step: int) -> None:
         if not torch.nn.utils.get_total_norm(self.leaves.values()).isfinite():
@@ -168,7 +174,7 @@ class Training:
         scaler = self.scaler.state_dict() if self.scaler else {}
         extra = {"step": step, "environment": environment(self.precision.device), "scaler": scaler}
         progress.save(self.path, replace(self.stamp, kind="progress", extra=extra))
-        self.tell(Saved(self.stamp.stage, step))
+        self.tell(Saved(self.told, step))
 
     def _found(self) -> Loaded[Progress] | None:
         if not self.path.exists():
@@ -213,7 +219,7 @@ class Training:
             lines.append(_line(step=step, loss=loss))
             if step in probes:
                 lines.append(_line(step=step, probe=probes[step]))
-        files.commit_bytes(self.run.log_file(self.stamp.stage), "".join(lines).encode())
+        files.commit_bytes(self.run.log_file(self.stamp.stage, self.level.name), "".join(lines).encode())
 
 
 def check_environment(before: Mapping[str, str], precision: Precision, strict: bool, tell: Listener) -> None:
