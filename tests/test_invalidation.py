@@ -15,6 +15,9 @@ from drive import digests, done, imagic
 from PIL import Image
 from specimen import OTHER_TEXT, STEPS, TEXT
 
+from imagic_cli.config import FinetuneSettings, ModelSource, OptimizeSettings, PhotoSettings, SamplingSettings
+from imagic_cli.record import ImageRecord, Record
+
 Arguments = list[object]
 DONE, STALE = "done", "stale"
 
@@ -244,3 +247,26 @@ def test_a_moved_model_is_the_same_model(shared: Path, run: Path, tmp_path: Path
     result = imagic("finetune", "--run", run)
     assert (result.code, str(elsewhere) in result.err) == (9, True), result.err
     assert digests(run) == before
+
+
+def test_keys_are_what_they_were() -> None:
+    # Of a model with one level: runs that people have must stay up to date.
+    record = Record(
+        text="a bird",
+        image=ImageRecord(name="bird.png", width=512, height=512, pixels="p" * 64),
+        preset="sd15",
+        model=ModelSource(source="x"),
+        family="StableDiffusionPipeline",
+        identity="i" * 64,
+        photo=PhotoSettings(),
+        optimize=OptimizeSettings(dtype="fp32"),
+        finetune=FinetuneSettings(dtype="fp32"),
+        generate=SamplingSettings(dtype="fp32"),
+    )
+    stamps = [record.optimize_stamp(), record.finetune_stamp("e" * 64)]
+    stamps.append(record.generate_stamp(record.generate, "e" * 64, {"base": "w" * 64}))
+    assert [stamp.key for stamp in stamps] == [
+        "e64274d6591adb5c22b5d366a40f6ee26763060922396b4c75d436b46ff94121",
+        "52e0d9afc5acb36c1e728d507bb0ce9c376cd2cabebd4b317da96b93d4a686e1",
+        "a82789c1e83c943aaa58d18a8afdfa8156858231a29c7f08cb19fdaf3680af50",
+    ]
