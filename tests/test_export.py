@@ -17,11 +17,9 @@ from test_oracle import STEPS, optimized
 
 from imagic_cli import container
 from imagic_cli.artifacts import Embeddings, Samples, Weights
-from imagic_cli.config import FinetuneSettings
-from imagic_cli.export import export_lora
 from imagic_cli.noise import Stream
 from imagic_cli.run import Run
-from imagic_cli.tuning import leaves
+from imagic_cli.tuning import changes
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -65,40 +63,30 @@ def test_the_exported_file_is_in_the_layout_of_kohya(photo: Path, models: Path) 
     assert Path("again.safetensors").read_bytes() == content
 
 
-def test_a_network_without_transformer_blocks_is_exported_as_diffusers_does(photo: Path, models: Path) -> None:
-    """DeepFloyd IF's kind of UNet, as two levels: with the file it predicts what it predicts with the factors."""
-    tuned(photo, models / "sd")
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
-        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
-        up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
-        cross_attention_dim=8,
-        attention_head_dim=4,
-        norm_num_groups=4,
-    ).eval()
-    inputs = (torch.randn(1, 4, 8, 8), torch.tensor([5]), torch.randn(1, 3, 8))
-    pipeline = IFPipeline(None, None, unet, None, None, None, None, requires_safety_checker=False)
-    run, stamp = Run(Path("run")), Weights.load(Path("run/weights.safetensors")).stamp
-    twin = UNet2DConditionModel.from_config(unet.config).eval()
-    twin.load_state_dict(unet.state_dict())
-    trained = leaves(twin, FinetuneSettings(method="lora", rank=RANK))
-    assert {name.rsplit(".", 3)[1] for name in trained} >= {"add_k_proj", "add_v_proj"}
-    with torch.no_grad():
-        for leaf in trained.values():
-            leaf.copy_(torch.randn(leaf.shape))
-        expected = twin(*inputs).sample
-    both = {f"{level}/{name}": leaf.clone() for level in ("base", "sr") for name, leaf in trained.items()}
-    Weights(both).save(run.weights_file, stamp)
-    paths = export_lora(run, Path("lora.safetensors"), force=False)
-    assert [path.name for path in paths] == ["lora-base.safetensors", "lora-sr.safetensors"]
-    before = unet(*inputs).sample
-    pipeline.load_lora_weights(str(paths[0]))
-    assert (before - expected).abs().max() > 0.1
-    torch.testing.assert_close(unet(*inputs).sample, expected, rtol=1e-4, atol=1e-4)
+def test_a_cascade_exports_a_file_for_each_level_as_diffusers_does(photo: Path, models: Path) -> None:
+    """DeepFloyd IF's UNets have no transformer blocks: with a level's file they predict what the tuned level does."""
+    tuned(photo, models / "cascade", "--steps", 8, "--lr", 0.1)
+    run = Run(Path("run"))
+    levels = run.read_record().levels()
+    done("export", "run", "--lora", "lora.safetensors")
+    for level, part in zip(levels, ("base", "super-resolution"), strict=True):
+        unet, twin = (UNet2DConditionModel.from_pretrained(models / "cascade" / part / "unet").eval() for _ in range(2))
+        parameters = dict(twin.named_parameters())
+        with torch.no_grad():
+            for name, change in changes(Weights.load(run.weights_file(level)).content.of(level)):
+                parameters[name].add_(change)
+        side, channels = unet.config.sample_size, unet.config.in_channels
+        inputs = (
+            torch.randn(1, channels, side, side),
+            torch.tensor([5]),
+            torch.randn(1, 3, unet.config.encoder_hid_dim),
+        )
+        noise_level = {"class_labels": torch.tensor([3])} if unet.config.class_embed_type else {}
+        expected, before = (each(*inputs, **noise_level).sample for each in (twin, unet))
+        pipeline = IFPipeline(None, None, unet, None, None, None, None, requires_safety_checker=False)
+        pipeline.load_lora_weights(f"lora-{level}.safetensors")
+        assert (before - expected).abs().max() > 1e-2
+        torch.testing.assert_close(unet(*inputs, **noise_level).sample, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_what_cannot_be_exported_says_what_to_do(photo: Path, models: Path) -> None:

@@ -227,7 +227,7 @@ def test_an_impossible_name_is_told(name: str, place: str, run: Path, shared: Pa
         # The argument parser refuses a NUL by itself.
         "image": (["optimize", name, TEXT, "--model", model], {2, 3}),
         "model": (["optimize", photo, TEXT, "--model", name], {2, 9}),
-        "config": (["optimize", photo, TEXT, "--model", model, "--config", name, "--steps", 0], {2}),
+        "config": (["optimize", photo, TEXT, "--model", model, "--config", name, "--steps", -1], {2}),
     }
     command, codes = places[place]
     before = contents(run)
