@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,15 +58,16 @@ def states(run: Run) -> list[State]:
 
 
 def suggestion(found: list[State], run: Run) -> str:
-    """What to type next."""
+    """What to type next, as a shell takes it."""
+    place = shlex.quote(str(run.path))
     sampled = any(state.condition == "done" for state in found[3:])
     for state, command in zip(found, ("optimize", "finetune", "generate"), strict=False):
         if state.condition == "resumable" or (state.condition == "missing" and not (state is found[2] and sampled)):
             replaces = " --force" if state.condition == "resumable" and _artifact(run, command).exists() else ""
-            return f"imagic {command}{replaces} --run {run.path}"
+            return f"imagic {command}{replaces} --run {place}"
         if state.condition in {"stale", "damaged"}:
-            return f"imagic {command} --force --run {run.path}"
-    return f"imagic generate --eta 0.6:0.8:0.05 --seeds 8 --run {run.path}"
+            return f"imagic {command} --force --run {place}"
+    return f"imagic generate --eta 0.6:0.8:0.05 --seeds 8 --run {place}"
 
 
 def _artifact(run: Run, stage: str) -> Path:

@@ -71,7 +71,7 @@ def items(eta: str, first: int, count: int, output: Path | None) -> list[Item]:
     if output is not None and len(found) > 1:
         raise UsageError(f"--output takes one image, these are {len(found)}", "they are in the run's images folder")
     if output is not None:
-        _check_output(output)
+        check_output(output)
     return found
 
 
@@ -242,13 +242,41 @@ def bench(
     report.result(output / "summary.md", "summary")
 
 
+def report_page(run: Run, output: Path | None) -> Path:
+    """Write the page of a run, `report.html` in it if not told otherwise; returns where it is.
+
+    Raises:
+        UsageError: it cannot be written there.
+        ArtifactError: there is no run, or its photograph is damaged.
+    """
+    if output is not None:
+        check_output(output, ".html")
+    from imagic_cli.pages.run_page import page
+
+    target = output or run.path / "report.html"
+    files.commit_bytes(target, page(run, target).encode("utf-8", "replace"))
+    return target
+
+
+def check_output(output: Path, suffix: str = ".png") -> None:
+    """Refuse before the work, not after it, a file that could not be written.
+
+    Raises:
+        UsageError: it has another ending, or cannot be a file there.
+    """
+    if output.suffix.lower() != suffix:
+        raise UsageError(f"the output {output} must end in {suffix}")
+    if not can_be_named(output) or output.is_dir() or not output.parent.is_dir():
+        raise UsageError(f"the output {output} cannot be a file", "name one in a folder that exists")
+
+
 def scene(text: str, output: Path, seed: int) -> None:
     """Draw a scene and save it.
 
     Raises:
         UsageError: the words are not the grammar's, or the file cannot be written there.
     """
-    _check_output(output)
+    check_output(output)
     from imagic_cli.sketchbook.scenes import Scene
 
     try:
@@ -289,14 +317,6 @@ def _remembered(run: Run) -> Iterator[None]:
             remember(run.path)
         raise
     remember(run.path)
-
-
-def _check_output(output: Path) -> None:
-    # Before the work, not after it.
-    if output.suffix.lower() != ".png":
-        raise UsageError(f"the output {output} must end in .png")
-    if not can_be_named(output) or output.is_dir() or not output.parent.is_dir():
-        raise UsageError(f"the output {output} cannot be a file", "name one in a folder that exists")
 
 
 def _some(text: str | None, name: str) -> bool:

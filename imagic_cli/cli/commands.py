@@ -251,6 +251,18 @@ def sweep(
 
 
 @app.command()
+def report(
+    run: o.RunArgument = None,
+    output: o.PageOption = None,
+    json: o.JsonOption = False,
+    debug: o.DebugOption = False,
+) -> None:
+    """One page that shows a run: the input beside each image and how to make that again, figures, losses, settings."""
+    with Report(False, json) as report:
+        report.result(calls.report_page(existing_run(run, report), output), "page")
+
+
+@app.command()
 def status(run: o.RunArgument = None, json: o.JsonOption = False, debug: o.DebugOption = False) -> None:
     """Each stage: done, stale and why, resumable, or missing; and what to type next."""
     with Report(False, json) as report:

@@ -103,6 +103,10 @@ PairsOption = Annotated[int, typer.Option("--pairs", min=1, max=10_000, help="Ho
 ShardOption = Annotated[str, typer.Option("--shard", metavar="I/N", help="Do the I-th of N equal parts alone.")]
 BenchOutOption = Annotated[Path, typer.Option("--out", help="Folder of the results; what is there is not done again.")]
 
+PageOption = Annotated[
+    Path | None, typer.Option("--out", help="The .html file; else report.html in the run.", show_default=False)
+]
+
 EtaOption = Annotated[
     str, typer.Option("--eta", help="0.7, or 0.5,0.7, or start:end:step. 0 is the input, 1 the text.")
 ]
