@@ -27,8 +27,8 @@ ONLY = {
     "pickle": (),
 }
 WITHOUT_TORCH = ["errors.py", "config.py", "events.py", "files.py", "run.py", "stamps.py", "sweep.py", "artifacts.py"]
-WITHOUT_TORCH += [module for module in MODULES if module.startswith("pages/")]
-WITHOUT_TORCH += ["evaluation/plots.py", "evaluation/table.py"]
+WITHOUT_TORCH += [module for module in MODULES if module.startswith(("pages/", "study/"))]
+WITHOUT_TORCH += ["cli/study.py", "evaluation/intervals.py", "evaluation/plots.py", "evaluation/table.py"]
 WITHOUT_TORCH += ["container.py", "freshness.py", "lock.py", "locate.py", "names.py", "record.py"]
 WITHOUT_TORCH += ["inspection.py", "resolve.py", "cli/__init__.py", "cli/commands.py", "cli/calls.py", "cli/report.py"]
 

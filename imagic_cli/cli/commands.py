@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from imagic_cli import __version__, inspection
-from imagic_cli.cli import calls
+from imagic_cli.cli import calls, study
 from imagic_cli.cli import options as o
 from imagic_cli.cli.report import Report
 from imagic_cli.config import ModelFlags
@@ -22,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(study.app)
 
 
 def _version(asked: bool) -> None:

@@ -51,6 +51,20 @@ def losses(curves: Mapping[str, Sequence[tuple[int, float]]], title: str) -> str
     return _svg(figure)
 
 
+def preferences(rates: Mapping[str, tuple[float, float, float]], title: str) -> str:
+    """How often one of two was preferred: for each name the rate with its interval (rate, low, high), from 0 to 1."""
+    figure, axis = _figure(title, height=1.2 + 0.5 * len(rates))
+    axis.axvline(50, color="#808080", linestyle="--", linewidth=1)
+    for place, (rate, low, high) in enumerate(rates.values()):
+        axis.barh(place, 100 * rate, height=0.6, color=_BLUE, alpha=0.6)
+        axis.errorbar(100 * rate, place, xerr=[[100 * (rate - low)], [100 * (high - rate)]], color="black", capsize=4)
+    axis.set_yticks(range(len(rates)), list(rates), parse_math=False)
+    axis.invert_yaxis()
+    axis.set_xlim(0, 100)
+    axis.set_xlabel("preferred, % of the answers, with exact 95 % intervals")
+    return _svg(figure)
+
+
 def inline(svg: str) -> str:
     """A plot for the inside of a page: without the XML prolog, in the page's colours, which follow light and dark."""
     body = svg[svg.index("<svg") :]
