@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,13 +62,14 @@ def states(run: Run) -> list[State]:
 
 
 def suggestion(found: list[State], run: Run) -> str:
-    """What to type next."""
+    """What to type next, as a shell takes it."""
+    place = shlex.quote(str(run.path))
     variants = [state for state in found if state.stage.startswith("generate ")]
     sampled = any(state.condition == "done" for state in variants)
     for state in found[: len(found) - len(variants)]:
         if state.condition != "done" and not (state.stage == "generate" and state.condition == "missing" and sampled):
-            return f"imagic {state.command} --run {run.path}"
-    return f"imagic generate --eta 0.6:0.8:0.05 --seeds 8 --run {run.path}"
+            return f"imagic {state.command} --run {place}"
+    return f"imagic generate --eta 0.6:0.8:0.05 --seeds 8 --run {place}"
 
 
 def problems(run: Run) -> list[str]:

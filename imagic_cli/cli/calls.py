@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from imagic_cli.backends.source import Model
     from imagic_cli.evaluation.alignment import ClipScore
     from imagic_cli.evaluation.rivals import Method
-    from imagic_cli.evaluation.scoring import Table
+    from imagic_cli.evaluation.table import Table
     from imagic_cli.record import Record
     from imagic_cli.resolve import Edit
 
@@ -74,7 +74,7 @@ def items(eta: str, first: int, count: int, output: Path | None) -> list[Item]:
     if output is not None and len(found) > 1:
         raise UsageError(f"--output takes one image, these are {len(found)}", "they are in the run's images folder")
     if output is not None:
-        _check_output(output, "--output", ".png")
+        check_output(output, name="--output")
     return found
 
 
@@ -188,7 +188,7 @@ def generate(
 
 def export(run: Run, file: Path, force: bool, report: Report) -> None:
     """Write the run's LoRA for other programs; prints where."""
-    _check_output(file, "--lora", ".safetensors")
+    check_output(file, ".safetensors", "--lora")
     if file.resolve().is_relative_to(run.path.resolve()):
         raise UsageError(f"--lora {file} is inside the run", "name a file elsewhere")
     from imagic_cli.export import export_lora
@@ -359,13 +359,41 @@ def evaluate(
         report.result(page, page.stem)
 
 
+def report_page(run: Run, output: Path | None) -> Path:
+    """Write the page of a run, `report.html` in it if not told otherwise; returns where it is.
+
+    Raises:
+        UsageError: it cannot be written there.
+        ArtifactError: there is no run, or its photograph is damaged.
+    """
+    if output is not None:
+        check_output(output, ".html")
+    from imagic_cli.pages.run_page import page
+
+    target = output or run.path / "report.html"
+    files.commit_bytes(target, page(run, target).encode("utf-8", "replace"))
+    return target
+
+
+def check_output(output: Path, suffix: str = ".png", name: str = "the output") -> None:
+    """Refuse before the work, not after it, a file that could not be written.
+
+    Raises:
+        UsageError: it has another ending, or cannot be a file there.
+    """
+    if output.suffix.lower() != suffix:
+        raise UsageError(f"{name} {output} must end in {suffix}")
+    if not can_be_named(output) or output.is_dir() or not output.parent.is_dir():
+        raise UsageError(f"{name} {output} cannot be a file", "name one in a folder that exists")
+
+
 def scene(text: str, output: Path, seed: int) -> None:
     """Draw a scene and save it.
 
     Raises:
         UsageError: the words are not the grammar's, or the file cannot be written there.
     """
-    _check_output(output, "the output", ".png")
+    check_output(output)
     from imagic_cli.sketchbook.scenes import Scene
 
     try:
@@ -413,14 +441,6 @@ def _remembered(run: Run) -> Iterator[None]:
             remember(run.path)
         raise
     remember(run.path)
-
-
-def _check_output(output: Path, flag: str, ending: str) -> None:
-    # Before the work, not after it.
-    if output.suffix.lower() != ending:
-        raise UsageError(f"{flag} {output} must end in {ending}")
-    if not can_be_named(output) or output.is_dir() or not output.parent.is_dir():
-        raise UsageError(f"{flag} {output} cannot be a file", "name one in a folder that exists")
 
 
 def _some(text: str | None, name: str) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from imagic_cli import __version__, inspection
-from imagic_cli.cli import calls
+from imagic_cli.cli import calls, study
 from imagic_cli.cli import options as o
 from imagic_cli.cli.report import Report
 from imagic_cli.config import ModelFlags
@@ -22,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(study.app)
 
 
 def _version(asked: bool) -> None:
@@ -298,6 +299,18 @@ def export(
     """Write what finetune --method lora trained as a .safetensors file that diffusers and other programs load."""
     with Report(False, json) as report:
         calls.export(existing_run(run, report), lora, force, report)
+
+
+@app.command()
+def report(
+    run: o.RunArgument = None,
+    output: o.PageOption = None,
+    json: o.JsonOption = False,
+    debug: o.DebugOption = False,
+) -> None:
+    """One page that shows a run: the input beside each image and how to make that again, figures, losses, settings."""
+    with Report(False, json) as report:
+        report.result(calls.report_page(existing_run(run, report), output), "page")
 
 
 @app.command()

@@ -128,6 +128,32 @@ PairsOption = Annotated[int, typer.Option("--pairs", min=1, max=10_000, help="Ho
 ShardOption = Annotated[str, typer.Option("--shard", metavar="I/N", help="Do the I-th of N equal parts alone.")]
 BenchOutOption = Annotated[Path, typer.Option("--out", help="Folder of the results; what is there is not done again.")]
 
+PageOption = Annotated[
+    Path | None, typer.Option("--out", help="The .html file; else report.html in the run.", show_default=False)
+]
+
+MethodsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="METHOD=FOLDER...", help="Two or more methods' results, an image per input.", show_default=False
+    ),
+]
+InputsOption = Annotated[
+    Path,
+    typer.Option(
+        "--inputs", help="A TEdBench folder, or a .csv or .jsonl file with image and text.", show_default=False
+    ),
+]
+StudyOutOption = Annotated[Path, typer.Option("--out", help="Folder of the page.", show_default=False)]
+StudySeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of the questions' order and sides.")]
+QuestionsOption = Annotated[
+    int | None, typer.Option("--questions", min=1, help="How many each rater is asked, drawn at random; else all.")
+]
+AnswersArgument = Annotated[
+    list[Path], typer.Argument(metavar="ANSWERS...", help="Downloaded answers, a file per rater.", show_default=False)
+]
+PlotOption = Annotated[Path, typer.Option("--out", help="The plot's .svg file.")]
+
 EtaOption = Annotated[
     str, typer.Option("--eta", help="0.7, or 0.5,0.7, or start:end:step. 0 is the input, 1 the text.")
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,22 +11,29 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from imagic_cli.evaluation.intervals import Interval
-from imagic_cli.evaluation.scoring import Table
+from imagic_cli.evaluation.table import Table
 
 # Where the paper finds the edit made and the photograph kept, on average over 150 inputs (section 4.3).
 USEFUL = (0.6, 0.8)
 _BLUE, _ORANGE = "#2563a8", "#c2590c"
 
 
-def tradeoff(table: Table, title: str) -> str:
-    """Text alignment and fidelity against eta, each image a dot and their means a line, as in the paper's figure 9."""
+def tradeoff(table: Table, title: str, setting: str = "eta") -> str:
+    """Text alignment and fidelity against eta, each image a dot and their means a line, as in the paper's figure 9.
+
+    Args:
+        table: the figures.
+        title: above the plot.
+        setting: what the table's first column is, where not eta: a baseline's strength or guidance.
+    """
     figure, axis = _figure(title)
-    axis.axvspan(*USEFUL, color="#808080", alpha=0.15, label="the paper's useful range")
+    if setting == "eta":
+        axis.axvspan(*USEFUL, color="#808080", alpha=0.15, label="the paper's useful range")
     _curve(axis, table, table.fidelity, _BLUE)
     if table.alignment is not None:
         other = axis.twinx()
         _curve(other, table, table.alignment, _ORANGE)
-    axis.set_xlabel("eta")
+    axis.set_xlabel(setting)
     return _svg(figure)
 
 
@@ -48,13 +56,38 @@ def band(curves: Mapping[str, Mapping[str, Interval]], fidelity: str, alignment:
 def losses(curves: Mapping[str, Sequence[tuple[int, float]]], title: str) -> str:
     """Values against the training step: a line for each name."""
     figure, axis = _figure(title)
-    for name, points in curves.items():
-        axis.plot([step for step, _value in points], [value for _step, value in points], label=name, linewidth=1.2)
+    for (name, points), colour in zip(curves.items(), itertools.cycle((_BLUE, _ORANGE)), strict=False):
+        steps, values = [step for step, _value in points], [value for _step, value in points]
+        # Of one step alone: it jumps with noise and timestep, and must not hide the rest.
+        faint = {"alpha": 0.6, "linewidth": 0.8} if name == "loss" else {"linewidth": 1.8}
+        axis.plot(steps, values, label=name, color=colour, **faint)
     axis.set_xlabel("step")
     axis.set_yscale("log")
     if curves:
         axis.legend(frameon=False)
     return _svg(figure)
+
+
+def preferences(rates: Mapping[str, tuple[float, float, float]], title: str) -> str:
+    """How often one of two was preferred: for each name the rate with its interval (rate, low, high), from 0 to 1."""
+    figure, axis = _figure(title, height=1.2 + 0.5 * len(rates))
+    axis.axvline(50, color="#808080", linestyle="--", linewidth=1)
+    for place, (rate, low, high) in enumerate(rates.values()):
+        axis.barh(place, 100 * rate, height=0.6, color=_BLUE, alpha=0.6)
+        axis.errorbar(100 * rate, place, xerr=[[100 * (rate - low)], [100 * (high - rate)]], color="black", capsize=4)
+    axis.set_yticks(range(len(rates)), list(rates), parse_math=False)
+    axis.invert_yaxis()
+    axis.set_xlim(0, 100)
+    axis.set_xlabel("preferred, % of the answers, with exact 95 % intervals")
+    return _svg(figure)
+
+
+def inline(svg: str) -> str:
+    """A plot for the inside of a page: without the XML prolog, in the page's colours, which follow light and dark."""
+    body = svg[svg.index("<svg") :]
+    for colour, name in {"#000000": "currentColor", _BLUE: "var(--blue)", _ORANGE: "var(--orange)"}.items():
+        body = body.replace(colour, name)
+    return body
 
 
 def _curve(axis: Any, table: Table, name: str, colour: str) -> None:
@@ -66,14 +99,15 @@ def _curve(axis: Any, table: Table, name: str, colour: str) -> None:
 
 
 def _label(axis: Any, name: str, colour: str) -> None:
-    axis.set_ylabel(name, color=colour)
+    axis.set_ylabel(name, color=colour, parse_math=False)
     axis.tick_params(axis="y", labelcolor=colour)
 
 
-def _figure(title: str) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(6, 3.6), layout="constrained")
+def _figure(title: str, height: float = 3.6) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(6, height), layout="constrained")
     axis = figure.add_subplot()
-    axis.set_title(title, fontsize=10)
+    # Dollar signs in a text are no formulas.
+    axis.set_title(title, fontsize=10, parse_math=False)
     axis.spines[["top"]].set_visible(False)
     return figure, axis
 

@@ -2,61 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from PIL import Image
 
-from imagic_cli import files
 from imagic_cli.backends.source import BUNDLED
 from imagic_cli.errors import ImagicError, ModelError
 from imagic_cli.evaluation.alignment import ClipScore
 from imagic_cli.evaluation.fidelity import measures
+from imagic_cli.evaluation.table import Row, Table, preferred_fidelity
 from imagic_cli.events import Listener, Note
 from imagic_cli.sweep import Item
 
 # What most published CLIP scores are computed with.
 DEFAULT_CLIP = "openai/clip-vit-base-patch16"
-
-Row = dict[str, float]
-
-
-@dataclass(frozen=True)
-class Table:
-    """Figures of a run's images.
-
-    Attributes:
-        rows: by eta and seed; each a figure's full name and its value.
-        alignment: the name of the figure that says how well the image fits the text; None where no CLIP could be had.
-        fidelity: the name of the one that says how near it is to the input.
-    """
-
-    rows: Mapping[Item, Row]
-    alignment: str | None
-    fidelity: str
-
-    def save(self, path: Path) -> None:
-        """Write it as CSV: eta, seed, and one column per figure.
-
-        Raises:
-            DiskError: the disk refused.
-        """
-        names = list(next(iter(self.rows.values())))
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(["eta", "seed", *names])
-        for (eta, seed), row in self.rows.items():
-            writer.writerow([eta, seed, *(f"{row[name]:.6g}" for name in names)])
-        files.commit_bytes(path, out.getvalue().encode())
-
-    def mean(self, name: str) -> dict[str, float]:
-        """One figure over the seeds, by eta in rising order."""
-        etas = sorted({eta for eta, _seed in self.rows}, key=float)
-        values = {eta: [row[name] for (each, _seed), row in self.rows.items() if each == eta] for eta in etas}
-        return {eta: sum(each) / len(each) for eta, each in values.items()}
 
 
 def aligner(clip: str | None, model: str, tell: Listener) -> ClipScore | None:
@@ -103,9 +63,7 @@ def score(
         found = {} if clip is None or alignment is None else {alignment: clip([picture], text)[0]}
         rows[item] = found | measures(picture, source)
         advance()
-    names: Sequence[str] = list(next(iter(rows.values())))
-    fidelity = next((name for name in names if name.startswith("1-lpips")), "ssim")
-    return Table(rows, alignment, fidelity)
+    return Table(rows, alignment, preferred_fidelity(next(iter(rows.values()))))
 
 
 def suggested(table: Table, count: int = 3) -> list[str]:

@@ -109,8 +109,9 @@ class Pictures:
         files.commit(self.sheet_file, save)
 
     def forget_sheet(self) -> None:
-        """Remove the contact sheet: what it shows is about to be replaced."""
-        files.remove(self.sheet_file)
+        """Remove the contact sheet and the figures: what they show is about to be replaced."""
+        for path in (self.sheet_file, self.folder / "metrics.csv", self.folder / "tradeoff.svg"):
+            files.remove(path)
 
     def forget_others(self) -> None:
         """Remove images of other work, once those of this one are there."""

@@ -1,0 +1,325 @@
+"""`imagic report`: what the page holds, and what it does in a real browser."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import instant
+import numpy as np
+import pytest
+import toys
+from browser import browser, keep_shot, quiet_page
+from drive import done, imagic
+from PIL import Image
+
+from imagic_cli import png
+from imagic_cli.errors import ArtifactError
+from imagic_cli.evaluation.table import Table, load
+from imagic_cli.pages import previews
+from imagic_cli.pages.album import curves
+from imagic_cli.pages.previews import preview
+
+ROOT = Path(__file__).parents[1]
+TEXT = 'a bird <script>alert("no")</script> & "wings"'
+SHORT = ["--steps", 2]
+
+
+@pytest.fixture(scope="module")
+def tuned(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained run in a folder whose name has a space and no ASCII, with nothing generated."""
+    folder = tmp_path_factory.mktemp("ein Vögel")
+    toys.picture(48).save(folder / "bïrd 1.png")
+    with instant.denoiser():
+        begin = ["--model", models / "sd", "--run", folder / "run 1", "--probe-every", 2]
+        done("optimize", folder / "bïrd 1.png", TEXT, *begin, "--steps", 5)
+        done("finetune", "--run", folder / "run 1", "--steps", 4)
+    return folder / "run 1"
+
+
+@pytest.fixture(scope="module")
+def full(tuned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With a grid of 3 etas and 2 seeds that lacks one picture, figures, and a pretrained variant."""
+    run = Path(shutil.copytree(tuned, tmp_path_factory.mktemp("voll") / "run 1"))
+    with instant.denoiser():
+        done("generate", "--run", run, "--eta", "0,0.7,1", "--seeds", 2)
+        done("generate", "--run", run, "--eta", "0.7", "--pretrained")
+    # A denoiser of three numbers makes grey of everything: pictures that differ, with the records of the real ones.
+    for path in run.rglob("eta-*.png"):
+        record = png.read_record(path)
+        shade = round(200 * float(str(record["eta"]))) + 20 * int(str(record["seed"]))
+        png.save(path, Image.new("RGB", (48, 48), (shade, 90, 40)), "parameters", record)
+    items = [(eta, seed) for eta in ("0.000", "0.700", "1.000") for seed in (0, 1)]
+    rows = {item: {"clip_score[x]": 20 + float(item[0]), "ssim": 1 - float(item[0]) / 2} for item in items}
+    Table(rows, "clip_score[x]", "ssim").save(run / "images" / "metrics.csv")
+    (run / "images" / "eta-1.000_seed-0001.png").unlink()
+    return run
+
+
+@pytest.fixture(scope="module")
+def opened() -> Iterator[Any]:
+    with browser() as found:
+        yield found
+
+
+def data(page: str) -> dict[str, Any]:
+    (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    return json.loads(found)
+
+
+def written(run: Path, *flags: object) -> str:
+    (path,) = done("report", run, *flags).lines
+    return Path(path).read_text("utf-8")
+
+
+def test_the_page_holds_every_picture_and_how_to_make_it_again(full: Path) -> None:
+    page = written(full)
+    found = data(page)
+    own, pretrained = found["albums"]
+    assert (own["values"], own["seeds"]) == (["0.000", "0.700", "1.000"], [0, 1])
+    assert (pretrained["name"], pretrained["values"], pretrained["seeds"]) == ("pretrained", ["0.700"], [0])
+    cell = own["cells"]["0.700/1"]
+    assert cell["figures"] == {"clip_score[x]": "20.7", "ssim": "0.65"}
+    assert "src" not in own["cells"]["1.000/1"] and "--seed 1" in own["cells"]["1.000/1"]["command"]
+    original = (full / urllib.parse.unquote(cell["original"])).resolve()
+    assert original == (full / "images" / "eta-0.700_seed-0001.png").resolve()
+    record = json.loads((full / "run.json").read_text())
+    for told in (record["identity"], record["image"]["pixels"], "learning rate", "0.6 to 0.8", "Stage B: the denoiser"):
+        assert told in page
+    assert page.count("<svg") == 3
+    assert str(full.parent) not in page.replace(shlex.quote(str(full)), "").replace(html.escape(str(full)), "")
+    assert page == written(full)
+
+
+def test_the_commands_make_the_same_pictures(full: Path, tmp_path: Path) -> None:
+    cells = [album["cells"] for album in data(written(full))["albums"]]
+    again = Path(shutil.copytree(full, tmp_path / "again"))
+    for cell in (cells[0]["0.700/1"], cells[1]["0.700/0"]):
+        words = [str(again) if word == str(full) else word for word in shlex.split(cell["command"])]
+        with instant.denoiser():
+            told = done(*words[1:])
+        assert Path(told.lines[0]).relative_to(again) == Path(urllib.parse.unquote(cell["original"]))
+        assert "up to date" in told.err
+
+
+def test_training_commands_hold_every_setting(full: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = written(full)
+    first, second = (html.unescape(each) for each in re.findall(r'<code id="training\d">(.*?)</code>', page))
+    words = shlex.split(first)
+    assert words[:4] == ["imagic", "optimize", "bïrd 1.png", TEXT]
+    assert {"--steps": "5", "--lr": "0.002", "--model": "sd"}.items() <= dict(
+        zip(words, words[1:], strict=False)
+    ).items()
+    with instant.denoiser():
+        again = done(*shlex.split(second)[1:])
+    assert "up to date" in again.err
+
+
+def test_a_text_is_only_text(full: Path) -> None:
+    page = written(full)
+    assert page.count("<script") == 2 and "alert" in page
+    assert TEXT not in page and html.escape(TEXT, quote=False).split("&amp;")[0][:20] in page
+    assert "default-src &#39;none&#39;" in page or "default-src 'none'" in page
+    assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", page)
+
+
+def test_the_page_may_lie_elsewhere(full: Path, tmp_path: Path) -> None:
+    target = tmp_path / "über alles" / "seite.html"
+    target.parent.mkdir()
+    page = written(full, "--out", target)
+    link = data(page)["albums"][0]["cells"]["0.000/0"]["original"]
+    assert (target.parent / urllib.parse.unquote(link)).resolve() == (full / "images/eta-0.000_seed-0000.png").resolve()
+
+
+def test_nothing_generated_yet_gives_a_page_that_says_what_to_type(tuned: Path) -> None:
+    page = written(tuned)
+    assert data(page)["albums"] == [] and "Nothing has been generated yet" in page
+    assert (
+        shlex.quote(str(tuned)) in html.unescape(page) and "imagic generate --run" in page and page.count("<svg") == 2
+    )
+
+
+def test_figures_go_with_the_pictures_that_they_are_of(full: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(full, tmp_path / "run"))
+    with instant.denoiser():
+        done("generate", "--run", run, "--eta", "0", "--force")
+    assert not (run / "images" / "metrics.csv").exists()
+    assert "imagic sweep" in written(run)
+
+
+def test_what_is_damaged_or_stale_is_told(full: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(full, tmp_path / "run"))
+    path = run / "images" / "eta-0.700_seed-0000.png"
+    path.write_bytes(path.read_bytes()[:-30])
+    (run / "images" / "metrics.csv").write_text("eta,seed\nx,y\n")
+    (run / "logs" / "finetune.jsonl").write_text('{"step": 1, "loss": 0.5}\n[]\n{"step": 2, "lo')
+    with instant.denoiser():
+        done("finetune", "--run", run, "--steps", 3, "--force", "--probe-every", 0)
+    page = written(run)
+    assert "eta-0.700_seed-0000.png is damaged" in html.unescape(page)
+    assert "metrics.csv is no table of figures" in page and "generate is stale" in page
+    measure = shlex.split(html.unescape(re.findall(r'id="measure0">(.*?)</code>', page)[0]))
+    assert measure[:7] == ["imagic", "sweep", str(run), "--eta", "0.000,0.700,1.000", "--seed", "0:2"]
+    assert "src" not in data(page)["albums"][0]["cells"]["0.700/0"]
+
+
+def test_baselines_stand_beside_the_run(full: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(full, tmp_path / "run"))
+    folder = run / "baselines" / "sdedit"
+    folder.mkdir(parents=True)
+    record = {"method": "sdedit", "strength": "0.400", "seed": 3, "prompt": TEXT, "key": "k"}
+    png.save(folder / "strength-0.400_seed-0003.png", toys.picture(48), "parameters", record)
+    (*_others, album) = data(written(run))["albums"]
+    assert (album["name"], album["setting"], album["values"], album["seeds"]) == ("sdedit", "strength", ["0.400"], [3])
+    command = shlex.split(album["cells"]["0.400/3"]["command"])
+    assert command == ["imagic", "baseline", "sdedit", str(run), "--strength", "0.400", "--seed", "3"]
+
+
+@pytest.mark.parametrize(
+    ("code", "typed", "part"),
+    [
+        (4, ["report", "nowhere"], "no run in nowhere"),
+        (2, ["report", "run", "--out", "page.txt"], "must end in .html"),
+        (2, ["report", "run", "--out", "nowhere/page.html"], "cannot be a file"),
+        (4, ["report", "run"], "image.png is missing"),
+    ],
+)
+def test_what_cannot_be_shown_is_told_in_one_line(code: int, typed: list[str], part: str, full: Path) -> None:
+    shutil.copytree(full, "run")
+    Path("run/image.png").unlink()
+    result = imagic(*typed)
+    assert (result.code, part in result.err, len(result.err.splitlines())) == (code, True, 1), result.err
+
+
+def test_a_report_does_without_torch(full: Path) -> None:
+    script = "import sys\nfrom imagic_cli.cli import run\nsys.exit(run(sys.argv[1:]) or 'torch' in sys.modules)\n"
+    command = [sys.executable, "-c", script, "report", str(full)]
+    made = subprocess.run(command, capture_output=True, check=False, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert made.returncode == 0, made.stderr[-2000:]
+
+
+def test_previews_keep_their_bounds() -> None:
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(256, size=(600, 900, 3), dtype=np.uint8))
+    for most in (previews.MOST_BYTES, 40_000, 2000):
+        kind, _comma, text = preview(noise, most).partition(",")
+        content = base64.b64decode(text)
+        assert kind == "data:image/webp;base64" and len(content) <= most
+        shown = Image.open(io.BytesIO(content))
+        assert max(shown.size) <= previews.MOST_SIDE and shown.width / shown.height == pytest.approx(1.5, rel=0.05)
+    small = base64.b64decode(preview(toys.picture(48), 10_000).partition(",")[2])
+    assert Image.open(io.BytesIO(small)).size == (48, 48)
+
+
+def test_long_logs_are_thinned_to_means(tmp_path: Path) -> None:
+    path = tmp_path / "optimize.jsonl"
+    path.write_text("".join(json.dumps({"step": step, "loss": float(step)}) + "\n" for step in range(1, 1501)))
+    points = curves(path)["loss"]
+    assert len(points) == 500 and points[0] == (3, 2.0) and points[-1] == (1500, 1499.0)
+    assert curves(tmp_path / "none.jsonl") == {}
+
+
+def test_figures_are_read_as_they_were_written(tmp_path: Path) -> None:
+    table = Table({("0.000", 1): {"clip_score[a,b]": 20.5, "ssim": 0.5}}, "clip_score[a,b]", "ssim")
+    table.save(tmp_path / "metrics.csv")
+    assert load(tmp_path / "metrics.csv") == table
+    for text in (
+        "",
+        "eta,seed,ssim\n",
+        "eta,seed,psnr_db\n0,1,2\n",
+        "eta,seed,ssim\n0,1,nan\n",
+        "eta,seed,ssim\n0,1\n",
+    ):
+        (tmp_path / "metrics.csv").write_text(text)
+        with pytest.raises(ArtifactError, match="no table of figures"):
+            load(tmp_path / "metrics.csv")
+
+
+def colour(page: Any, image: str) -> list[int]:
+    script = """image => { const canvas = document.createElement("canvas"); canvas.width = canvas.height = 1;
+        const pen = canvas.getContext("2d"); pen.drawImage(image, 0, 0, 1, 1);
+        return [...pen.getImageData(0, 0, 1, 1).data]; }"""
+    page.wait_for_function(f"document.querySelector('{image}').complete")
+    return list(page.locator(image).evaluate(script))[:3]
+
+
+def test_the_slider_changes_the_picture(full: Path, opened: Any) -> None:
+    written(full)
+    with quiet_page(opened) as page:
+        page.goto((full / "report.html").as_uri())
+        assert page.locator("#value").inner_text() == "0.700, in the paper's useful range"
+        assert colour(page, "#after") == pytest.approx([140, 90, 40], abs=6)
+        page.locator("#eta").focus()
+        page.keyboard.press("ArrowRight")
+        assert page.locator("#value").inner_text() == "1.000"
+        assert colour(page, "#after") == pytest.approx([200, 90, 40], abs=6)
+        assert "--eta 1.000 --seed 0" in page.locator("#command").inner_text()
+        page.locator("#stage").focus()
+        page.keyboard.press("ArrowDown")
+        assert "no picture at eta 1.000, seed 1" in page.locator("#stage .missing").inner_text()
+        page.keyboard.press("ArrowLeft")
+        assert colour(page, "#after") == pytest.approx([160, 90, 40], abs=6)
+        assert page.locator("#figures dd").all_inner_texts() == ["20.7", "0.65"]
+        page.get_by_role("button", name="eta 0.000, seed 0").click()
+        assert page.locator("#caption").inner_text() == "eta 0.000, seed 0"
+        page.get_by_label("Sampled").select_option(label="pretrained")
+        assert "--pretrained" in page.locator("#command").inner_text()
+        assert page.get_by_text("have not been measured").is_visible()
+
+
+def test_wiping_and_copying(full: Path, opened: Any) -> None:
+    written(full)
+    with quiet_page(opened, permissions=["clipboard-read", "clipboard-write"]) as page:
+        page.goto((full / "report.html").as_uri())
+        page.locator("#stage").focus()
+        page.keyboard.press("w")
+        wipe = page.get_by_label("Wipe from the input")
+        wipe.focus()
+        page.keyboard.press("Home")
+        assert "0%)" in page.locator("#over").evaluate("image => image.style.clipPath")
+        assert not page.locator("#stage").is_visible()
+        page.get_by_role("button", name="eta 1.000, seed 1, missing").click()
+        assert "no picture at eta 1.000, seed 1" in page.locator("#wiper .missing").inner_text()
+        page.locator(".command", has=page.locator("#command")).get_by_role("button").click()
+        page.get_by_text("Copied.").wait_for()
+        assert page.evaluate("navigator.clipboard.readText()") == page.locator("#command").inner_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("name", "width", "height"), [("desktop", 1200, 900), ("phone", 390, 844)])
+def test_it_fits_a_desktop_and_a_phone(
+    name: str, width: int, height: int, scheme: str, full: Path, tuned: Path, opened: Any
+) -> None:
+    for run in (full, tuned):
+        written(run)
+        with quiet_page(opened, viewport={"width": width, "height": height}, color_scheme=scheme) as page:
+            page.goto((run / "report.html").as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert page.evaluate("getComputedStyle(document.body).backgroundColor") == (
+                "rgb(251, 250, 248)" if scheme == "light" else "rgb(22, 24, 28)"
+            )
+            keep_shot(page, f"report-{'empty-' if run == tuned else ''}{name}-{scheme}")
+
+
+def test_nothing_a_text_says_runs(full: Path, tmp_path: Path, opened: Any) -> None:
+    run = Path(shutil.copytree(full, tmp_path / "run"))
+    evil = '</script><img src=x onerror="window.hit=1"><script>window.hit=1</script>'
+    for path in run.rglob("eta-*.png"):
+        png.save(path, Image.open(path), "parameters", png.read_record(path) | {"prompt": evil, "negative": evil})
+    written(run)
+    with quiet_page(opened) as page:
+        page.goto((run / "report.html").as_uri())
+        page.get_by_label("Sampled").select_option(label="pretrained")
+        assert page.evaluate("window.hit") is None and evil in page.locator("#command").text_content()
