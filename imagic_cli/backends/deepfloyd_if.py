@@ -41,7 +41,7 @@ class _SafetyChecker(IFSafetyChecker):
 
     def __init__(self, config: CLIPConfig) -> None:
         super().__init__(config)
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
