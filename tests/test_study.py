@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from studies import SHADES, TEXTS, asked, built, picture
 
 from imagic_cli.errors import InputError
 from imagic_cli.evaluation.intervals import exact
+from imagic_cli.evaluation.plots import preferences
 from imagic_cli.study.inputs import Pair, read_pairs, results
 
 
@@ -122,6 +124,11 @@ def test_scores_of_several_raters(place: Path, tmp_path: Path) -> None:
         assert (row["95 % from"], row["to"]) == (f"{100 * interval.low:.1f} %", f"{100 * interval.high:.1f} %")
     assert rows[-1] == {"event": "result", "plot": "rates.svg"}
     assert "<svg" in Path("rates.svg").read_text() and "the left picture was chosen in 60.0 %" in told.err
+
+
+def test_a_plot_takes_any_name() -> None:
+    drawn = preferences({r"猫 $\no$ & <b>": (0.5, 0.1, 0.9), "b": (1.0, 0.4, 1.0)}, r"$\no$ 猫")
+    assert ElementTree.fromstring(drawn).tag.endswith("svg")
 
 
 def test_answers_that_cannot_be_counted_are_refused_in_one_line(place: Path, tmp_path: Path) -> None:
