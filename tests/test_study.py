@@ -1,69 +1,31 @@
-"""`imagic study`: the page's questions, answered in a real browser, and what follows from the answers."""
+"""`imagic study`: what is asked, and what follows from the answers."""
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import browser, keep_shot, quiet_page
+import studies
 from drive import done, imagic
 from PIL import Image
+from studies import SHADES, TEXTS, asked, built, picture
 
 from imagic_cli.errors import InputError
 from imagic_cli.evaluation.intervals import exact
+from imagic_cli.evaluation.plots import preferences
 from imagic_cli.study.inputs import Pair, read_pairs, results
-
-SHADES = {"imagic": 200, "sdedit": 120, "ddib": 60}
-TEXTS = ["a red bird <b>& more</b>", "a blue bird", "ein grüner Vogel"]
-
-
-def picture(path: Path, *colour: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (40, 30), colour).save(path)
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two photographs with three texts, and three methods' results, of which ddib lacks one."""
-    folder = tmp_path_factory.mktemp("a study")
-    picture(folder / "photos" / "bird.png", 10, 10, 10)
-    picture(folder / "photos" / "other bird.jpeg", 30, 30, 30)
-    with (folder / "pairs.csv").open("w", encoding="utf-8-sig", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["image", "text"])
-        writer.writerows([["photos/bird.png", TEXTS[0]], ["photos/bird.png", TEXTS[1]]])
-        writer.writerow(["photos/other bird.jpeg", TEXTS[2]])
-    for method, shade in SHADES.items():
-        picture(folder / method / "bird.png-a_red_bird_b_more_b.png", shade, 1, 1)
-        picture(folder / method / "bird-A blue bird..png", shade, 2, 2)
-        if method != "ddib":
-            picture(folder / method / "sub" / ".." / "other bird.png", shade, 3, 3)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def opened() -> Iterator[Any]:
-    with browser() as found:
-        yield found
-
-
-def built(place: Path, out: Path, *flags: object, methods: tuple[str, ...] = ("imagic", "sdedit")) -> Path:
-    named = [f"{method}={place / method}" for method in methods]
-    (page,) = done("study", "build", *named, "--inputs", place / "pairs.csv", "--out", out, *flags).lines
-    return Path(page)
-
-
-def asked(page: Path) -> dict[str, Any]:
-    (found,) = re.findall(r'id="data">(.*?)</script>', page.read_text("utf-8"), re.DOTALL)
-    return json.loads(found)
+    return studies.make(tmp_path_factory.mktemp("a study"))
 
 
 def sheet(page: Path, rater: str, chosen: list[str], **changed: object) -> dict[str, Any]:
@@ -143,30 +105,6 @@ def test_a_manifest_may_name_the_results(tmp_path: Path) -> None:
     assert results(tmp_path / "m", pairs) == {pairs[1]: tmp_path / "m" / "set" / "2.webp"}
 
 
-# Of 95 %: Clopper and Pearson's tables give them to three digits, R's binom.test to these.
-@pytest.mark.parametrize(
-    ("successes", "count", "low", "high"),
-    [
-        (0, 10, 0.0, 0.3084971),
-        (10, 10, 0.6915029, 1.0),
-        (5, 10, 0.1870860, 0.8129140),
-        (1, 20, 0.00126509, 0.2487328),
-        (682, 925, 0.7076683, 0.7654066),
-        (6500, 9213, 0.6960992, 0.7148203),
-    ],
-)
-def test_exact_intervals(successes: int, count: int, low: float, high: float) -> None:
-    found = exact(successes, count)
-    assert (found.mean, found.count) == (successes / count, count)
-    assert (found.low, found.high) == pytest.approx((low, high), abs=2e-7)
-
-
-def test_no_share_no_interval() -> None:
-    for successes, count in ((0, 0), (3, 2), (-1, 5)):
-        with pytest.raises(ValueError, match="is no share"):
-            exact(successes, count)
-
-
 def test_scores_of_several_raters(place: Path, tmp_path: Path) -> None:
     page = built(place, tmp_path / "out", methods=("imagic", "sdedit", "ddib"))
     first = saved("a.json", sheet(page, "a", ["imagic", "imagic", "ddib", "imagic", "ddib", "sdedit", "imagic"]))
@@ -186,6 +124,11 @@ def test_scores_of_several_raters(place: Path, tmp_path: Path) -> None:
         assert (row["95 % from"], row["to"]) == (f"{100 * interval.low:.1f} %", f"{100 * interval.high:.1f} %")
     assert rows[-1] == {"event": "result", "plot": "rates.svg"}
     assert "<svg" in Path("rates.svg").read_text() and "the left picture was chosen in 60.0 %" in told.err
+
+
+def test_a_plot_takes_any_name() -> None:
+    drawn = preferences({r"猫 $\no$ & <b>": (0.5, 0.1, 0.9), "b": (1.0, 0.4, 1.0)}, r"$\no$ 猫")
+    assert ElementTree.fromstring(drawn).tag.endswith("svg")
 
 
 def test_answers_that_cannot_be_counted_are_refused_in_one_line(place: Path, tmp_path: Path) -> None:
@@ -263,119 +206,3 @@ def test_a_study_does_without_torch(place: Path, tmp_path: Path) -> None:
     made = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False, env=environment)
     assert made.returncode == 0, made.stderr[-2000:]
     assert b"100.0 %" in made.stdout and Path("preferences.svg").exists()
-
-
-def begin(page: Any, path: Path, rater: str) -> None:
-    page.goto(path.as_uri())
-    page.locator("#rater").fill(rater)
-    page.keyboard.press("Enter")
-    page.locator("#left:enabled").wait_for()
-
-
-def shown(page: Any) -> tuple[str, str, str]:
-    """The text and the two pictures' files that are asked about now."""
-    page.locator("#left:enabled").wait_for()
-    sources = [page.locator(f"#{side} img").get_attribute("src") for side in ("left", "right")]
-    return page.locator("#text").inner_text(), *sources
-
-
-def test_from_the_first_question_to_the_score(place: Path, tmp_path: Path, opened: Any) -> None:
-    path = built(place, tmp_path / "out", methods=("imagic", "sdedit", "ddib"))
-    methods = {edit["picture"]: edit["method"] for trial in asked(path)["trials"] for edit in trial["edits"]}
-    rank = list(SHADES)
-    with quiet_page(opened, accept_downloads=True) as page:
-        begin(page, path, "Ann Ä.")
-        for number in range(7):
-            assert page.locator("#count").inner_text() == f"{number + 1} of 7"
-            visible = page.locator("body").inner_text()
-            assert not any(method in visible for method in SHADES)
-            _text, left, right = shown(page)
-            # A rater who prefers imagic to sdedit to ddib.
-            key = "ArrowLeft" if rank.index(methods[left]) < rank.index(methods[right]) else "ArrowRight"
-            page.keyboard.press(key)
-        with page.expect_download() as waiting:
-            page.get_by_role("button", name="Download the answers").click()
-        waiting.value.save_as("answers.json")
-        assert waiting.value.suggested_filename.endswith("-Ann-Ä-.json")
-    rows = [json.loads(line) for line in done("study", "score", "answers.json", "--json").lines]
-    found = [(row["method"], row["against"], row["answers"], row["preferred"]) for row in rows[:-1]]
-    assert found == [("imagic", "sdedit", "3", "3"), ("imagic", "ddib", "2", "2"), ("sdedit", "ddib", "2", "2")]
-    assert rows[0]["95 % from"] == f"{100 * exact(3, 3).low:.1f} %"
-
-
-def test_answers_are_kept_and_can_be_taken_back(place: Path, tmp_path: Path, opened: Any) -> None:
-    path = built(place, tmp_path / "out")
-    with quiet_page(opened) as page:
-        begin(page, path, "b")
-        first = shown(page)
-        page.locator("#left").click()
-        second = shown(page)
-        page.reload()
-        assert shown(page) == second and page.locator("#count").inner_text() == "2 of 3"
-        page.keyboard.press("Backspace")
-        assert shown(page) == first
-        page.evaluate(
-            "document.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowLeft', repeat: true, bubbles: true}))"
-        )
-        assert shown(page) == first
-
-
-def test_order_and_sides_depend_on_seed_and_rater_alone(place: Path, tmp_path: Path, opened: Any) -> None:
-    methods = ("imagic", "sdedit", "ddib")
-    paths = [built(place, tmp_path / f"out{seed}", "--seed", seed, methods=methods) for seed in (0, 1)]
-
-    def order(path: Path, rater: str) -> str:
-        with quiet_page(opened) as page:
-            begin(page, path, rater)
-            return page.evaluate("JSON.stringify(order.map((each) => [each.trial.trial, each.left.method]))")
-
-    one = order(paths[0], "a")
-    assert one == order(paths[0], "a")
-    assert len({one, order(paths[0], "b"), order(paths[1], "a")}) == 3
-
-
-def test_sides_are_even_and_questions_may_be_fewer(place: Path, tmp_path: Path, opened: Any) -> None:
-    path = built(place, tmp_path / "out", "--questions", 2)
-    with quiet_page(opened) as page:
-        begin(page, path, "a")
-        assert page.locator("#count").inner_text() == "1 of 2"
-        left, first = page.evaluate("""() => {
-            const raters = [...Array(2000).keys()].map((number) => drawn(`rater ${number}`));
-            return [raters.filter((one) => one[0].left.method === "imagic").length,
-                    raters.filter((one) => one[0].trial.trial === 0).length]; }""")
-    assert abs(left - 1000) < 120 and abs(first - 667) < 120
-
-
-def test_a_picture_that_is_gone_stops_the_questions(place: Path, tmp_path: Path, opened: Any) -> None:
-    path = built(place, tmp_path / "out")
-    for picture_file in (tmp_path / "out" / "pictures").iterdir():
-        picture_file.unlink()
-    context = opened.new_context()
-    page = context.new_page()
-    page.goto(path.as_uri())
-    page.keyboard.press("Enter")
-    page.get_by_text("cannot be shown").wait_for()
-    page.keyboard.press("ArrowLeft")
-    assert page.locator("#count").inner_text() == "1 of 3"
-    context.close()
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize(("name", "width", "height"), [("desktop", 1200, 900), ("phone", 390, 844)])
-def test_it_fits_a_desktop_and_a_phone(
-    name: str, width: int, height: int, scheme: str, place: Path, tmp_path: Path, opened: Any
-) -> None:
-    path = built(place, tmp_path / "out")
-    with quiet_page(opened, viewport={"width": width, "height": height}, color_scheme=scheme) as page:
-        page.goto(path.as_uri())
-        keep_shot(page, f"study-begin-{name}-{scheme}")
-        begin(page, path, "a")
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        box = page.locator("#right").bounding_box()
-        assert box["y"] + box["height"] <= height
-        keep_shot(page, f"study-{name}-{scheme}")
-        for _question in range(3):
-            shown(page)
-            page.keyboard.press("ArrowRight")
-        page.get_by_role("button", name="Download").wait_for()
-        keep_shot(page, f"study-done-{name}-{scheme}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -115,6 +116,8 @@ def _figure(title: str, height: float = 3.6) -> tuple[Figure, Any]:
 def _svg(figure: Figure) -> str:
     out = io.StringIO()
     # Equal figures give equal bytes: no date, and ids that do not change.
-    with rc_context({"svg.hashsalt": "imagic"}):
+    with rc_context({"svg.hashsalt": "imagic"}), warnings.catch_warnings():
+        # Letters that its font lacks become boxes; nobody can act on the warning.
+        warnings.filterwarnings("ignore", message="Glyph")
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     return out.getvalue()

@@ -78,7 +78,7 @@ async function ask() {
   at("progress").value = number;
   at("count").textContent = `${number + 1} of ${order.length}`;
   at("text").textContent = trial.text;
-  at("back").disabled = number === 0;
+  at("back").disabled = at("partial").disabled = number === 0;
   await picture(number, [[at("input"), trial.input], [at("left").querySelector("img"), left.picture],
     [at("right").querySelector("img"), right.picture]]);
 }
@@ -166,7 +166,7 @@ at("left").addEventListener("click", () => answer("left"));
 at("right").addEventListener("click", () => answer("right"));
 at("back").addEventListener("click", back);
 at("review").addEventListener("click", back);
-at("download").addEventListener("click", download);
+for (const id of ["download", "partial"]) at(id).addEventListener("click", download);
 at("anew").addEventListener("click", anew);
 document.addEventListener("keydown", (event) => {
   // A key held down is one answer, not many.
