@@ -10,8 +10,8 @@ import toys
 from drive import done, imagic
 
 from imagic_cli.errors import InputError
-from imagic_cli.evaluation.evaluate import summary
-from imagic_cli.evaluation.manifest import read
+from imagic_cli.evaluation.evaluate import entries, summary
+from imagic_cli.manifest import Pair, read_pairs
 
 GRID = ["--eta", "0,1", "--seed", "0:2", "--steps", 2, "--optimize-steps", 2, "--finetune-steps", 2]
 
@@ -85,26 +85,21 @@ def test_figures_of_two_networks_are_not_averaged(pairs: Path, models: Path, cli
     assert result.code == 3 and "different networks" in result.err
 
 
-def test_lists_are_read_in_three_forms(tmp_path: Path) -> None:
-    (tmp_path / "input_list.json").write_text('[{"img_name": "a.png", "target_text": "A dog."}]')
-    assert [(each.name, each.image, each.text) for each in read(tmp_path)] == [
-        ("0001-a-a-dog", tmp_path / "originals" / "a.png", "A dog.")
-    ]
-    table = tmp_path / "x.csv"
-    table.write_text('\ufeffimage,text\na.png,"a dog, asleep"\n', encoding="utf-8")
-    assert [(each.image, each.text) for each in read(table)] == [(tmp_path / "a.png", "a dog, asleep")]
+def test_every_edit_has_a_name_of_its_own() -> None:
+    pairs = [Pair(Path("a b.png"), "A dog."), Pair(Path("a b.png"), "A dog.")]
+    assert [entry.name for entry in entries(pairs)] == ["0001-a-b-a-dog", "0002-a-b-a-dog"]
 
 
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
         ("x.jsonl", "{", "cannot be read"),
-        ("x.jsonl", "", "holds no edits"),
-        ("x.jsonl", "[1]", "edit 1 has no image"),
-        ("x.jsonl", '{"image": "a.png", "text": " "}', "edit 1 has no image or no text"),
-        ("x.csv", "picture,text\na.png,a dog\n", "edit 1 has no image"),
+        ("x.jsonl", "", "names no inputs"),
+        ("x.jsonl", "[1]", "line 1: no image and text"),
+        ("x.jsonl", '{"image": "a.png", "text": " "}', "line 1: no image and text"),
+        ("x.csv", "picture,text\na.png,a dog\n", "line 2: no image and text"),
         ("x.csv", b"\xff\xfe", "cannot be read"),
-        ("x.txt", "a", "no list of edits"),
+        ("x.txt", "a", "no list of inputs"),
         ("input_list.json", "5", "cannot be read"),
     ],
 )
@@ -112,10 +107,4 @@ def test_a_list_that_is_none_is_refused(tmp_path: Path, name: str, content: str 
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError, match=told):
-        read(path if name != "input_list.json" else tmp_path)
-
-
-def test_a_list_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.csv", tmp_path):
-        with pytest.raises(InputError):
-            read(path)
+        read_pairs(path if name != "input_list.json" else tmp_path)

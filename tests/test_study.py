@@ -20,7 +20,8 @@ from studies import SHADES, TEXTS, asked, built, picture
 from imagic_cli.errors import InputError
 from imagic_cli.evaluation.intervals import exact
 from imagic_cli.evaluation.plots import preferences
-from imagic_cli.study.inputs import Pair, read_pairs, results
+from imagic_cli.manifest import Pair, read_pairs
+from imagic_cli.study.inputs import results
 
 
 @pytest.fixture(scope="module")

@@ -343,15 +343,17 @@ def evaluate(
         override(settings, flags)
     if not can_be_named(output) or (output.exists() and not output.is_dir()):
         raise UsageError(f"--out {output} cannot be a folder")
-    from imagic_cli.evaluation.manifest import read
+    from imagic_cli.manifest import read_pairs
 
-    entries = read(path)[:limit]
-    mine = [entries[number] for number in sharded(len(entries), shard)]
-    from imagic_cli.evaluation.evaluate import Evaluation, summary
+    pairs = read_pairs(path)[:limit]
+    mine = sharded(len(pairs), shard)
+    from imagic_cli.evaluation.evaluate import Evaluation, entries, summary
     from imagic_cli.evaluation.evaluate_pages import columns, rows, write
     from imagic_cli.evaluation.silent import Recipe
 
-    Evaluation(output, model, Recipe(*recipe), items, clip, discard, how, report).run(mine)
+    Evaluation(output, model, Recipe(*recipe), items, clip, discard, how, report).run(
+        [entries(pairs)[number] for number in mine]
+    )
     found = summary(output)
     pages = write(output, found)
     report.table(f"{len(found.results)} edits, {len(found.failures)} failed: {output}", columns(found), rows(found))

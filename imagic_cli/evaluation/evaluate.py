@@ -13,11 +13,29 @@ from imagic_cli import files
 from imagic_cli.config import How, ModelFlags
 from imagic_cli.errors import ImagicError, InputError, Interrupted
 from imagic_cli.evaluation.intervals import Interval, bootstrap
-from imagic_cli.evaluation.manifest import Entry
 from imagic_cli.evaluation.scoring import aligner, score
 from imagic_cli.evaluation.silent import Recipe, sampled, tuned
 from imagic_cli.events import Listener, Note
+from imagic_cli.manifest import Pair
+from imagic_cli.names import slug
 from imagic_cli.sweep import Item
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One edit of a list, by the name of its files: its place there, the photograph's name and the text."""
+
+    name: str
+    image: Path
+    text: str
+
+
+def entries(pairs: Sequence[Pair]) -> list[Entry]:
+    """The edits of a list, each under a name of its own."""
+    return [
+        Entry(f"{number:04d}-{slug(pair.image.stem, 24)}-{slug(pair.text, 32)}", pair.image, pair.text)
+        for number, pair in enumerate(pairs, 1)
+    ]
 
 
 @dataclass(frozen=True)

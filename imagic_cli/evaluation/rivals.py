@@ -117,7 +117,17 @@ class Rival:
     def _save(self, item: Item, image: Any, stamp: Stamp) -> None:
         setting, seed = item
         name = SETTING[self.method]
-        record = {"method": self.method, name: setting, "seed": seed, "prompt": self.record.text, "key": stamp.key}
+        record = {
+            "method": self.method,
+            name: setting,
+            "seed": seed,
+            "prompt": self.record.text,
+            "source": self.source,
+            "scheduler": self.sampling.scheduler,
+            "steps": self.sampling.steps,
+            "dtype": self.sampling.dtype,
+            "key": stamp.key,
+        }
         parameters = png.a1111(
             prompt=self.record.text,
             negative="",
