@@ -21,14 +21,16 @@ ONLY = {
     "huggingface_hub": ("backends/hub.py", "doctor.py"),
     "filelock": ("lock.py",),
     "matplotlib": ("evaluation/plots.py",),
-    "jinja2": ("pages/", "evaluation/evaluate_pages.py"),
+    "jinja2": ("pages/",),
     "safetensors": ("container.py", "backends/", "sketchbook/"),
     "peft": ("tuning.py",),
     "click": (),
     "pickle": (),
 }
 WITHOUT_TORCH = ["errors.py", "config.py", "events.py", "files.py", "run.py", "stamps.py", "sweep.py", "artifacts.py"]
-WITHOUT_TORCH += [module for module in MODULES if module.startswith(("pages/", "study/"))]
+WITHOUT_TORCH += [
+    module for module in MODULES if module.startswith(("pages/", "study/")) and module != "pages/evaluation_page.py"
+]
 WITHOUT_TORCH += ["cli/study.py", "evaluation/intervals.py", "evaluation/plots.py", "evaluation/table.py"]
 WITHOUT_TORCH += ["container.py", "export.py", "freshness.py", "lock.py", "locate.py", "names.py", "record.py"]
 WITHOUT_TORCH += ["inspection.py", "resolve.py", "cli/__init__.py", "cli/commands.py", "cli/calls.py", "cli/report.py"]

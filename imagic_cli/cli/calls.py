@@ -348,8 +348,8 @@ def evaluate(
     pairs = read_pairs(path)[:limit]
     mine = sharded(len(pairs), shard)
     from imagic_cli.evaluation.evaluate import Evaluation, entries, summary
-    from imagic_cli.evaluation.evaluate_pages import columns, rows, write
     from imagic_cli.evaluation.silent import Recipe
+    from imagic_cli.pages.evaluation_page import columns, rows, write
 
     Evaluation(output, model, Recipe(*recipe), items, clip, discard, how, report).run(
         [entries(pairs)[number] for number in mine]

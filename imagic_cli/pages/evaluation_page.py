@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
 
 from imagic_cli import files
 from imagic_cli.evaluation.evaluate import Summary
 from imagic_cli.evaluation.intervals import Interval
 from imagic_cli.evaluation.plots import band
+from imagic_cli.pages import still
 
 
 def columns(found: Summary) -> list[str]:
@@ -38,9 +39,9 @@ def write(folder: Path, found: Summary) -> list[Path]:
     lines = [f"{title}, {len(found.failures)} failed.", "", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     lines += [f"| {' | '.join(row)} |" for row in rows(found)]
     plot = band(found.curves, found.fidelity, found.alignment, title)
-    environment = Environment(loader=PackageLoader("imagic_cli.evaluation", "pages"), autoescape=True)
-    page = environment.get_template("evaluate.html.jinja").render(
-        title=title, found=found, head=head, rows=rows(found), plot=plot
+    # Matplotlib's drawing, in which every text is escaped already.
+    page = still(
+        "evaluation", "'self' file: data:", title=title, found=found, head=head, rows=rows(found), plot=Markup(plot)
     )
     written = {"summary.md": "\n".join(lines) + "\n", "tradeoff.svg": plot, "index.html": page}
     for name, content in written.items():
