@@ -21,7 +21,7 @@ from imagic_cli.record import Record, StageRecord, read_record, write_record
 if TYPE_CHECKING:
     from PIL import Image
 
-_OWN = {".lock", ".progress", "baselines", "image.png", "images", "logs", "run.json", "texts", "variants"}
+_OWN = {".lock", ".progress", "ablations", "baselines", "image.png", "images", "logs", "run.json", "texts", "variants"}
 
 
 class Run:

@@ -115,6 +115,8 @@ TYPED_WRONGLY: list[tuple[int, list[str], str]] = [
     (2, ["scene", "a bird", "bird.png", "--seed", "-1"], "--seed"),
     (2, ["sweep", "run", "--seed", "8:0"], "--seeds -8"),
     (2, ["sweep", "run", "--eta", "0:1"], "--eta '0:1'"),
+    (2, ["ablate", "generate", "run"], "finetune"),
+    (2, ["ablate", "optimize", "run", "--steps", "10,x"], "--steps '10,x'"),
     (2, ["baseline", "p2p", "run"], "sdedit"),
     (2, ["baseline", "sdedit", "run", "--strength", "much"], "--strength 'much'"),
     (2, ["baseline", "ddib", "run"], "--source"),

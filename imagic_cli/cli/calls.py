@@ -238,6 +238,40 @@ def sweep(
         report.result(pictures.sheet_file, "sheet")
 
 
+def counts(text: str) -> list[int]:
+    """Numbers of steps from '10,100,1000'.
+
+    Raises:
+        UsageError: it is not that.
+    """
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and len(part) < 8 for part in parts):
+        raise UsageError(f"--steps {text!r} is no list of steps", "such as 10,100,1000")
+    return sorted({int(part) for part in parts})
+
+
+def ablate(
+    stage: str,
+    run: Run,
+    record: Record,
+    model: Model,
+    items: Sequence[Item],
+    steps: Sequence[int],
+    how: How,
+    report: Report,
+) -> None:
+    """One ablation of the run; prints where its figure is."""
+    from imagic_cli.evaluation.ablations import lengths, without_finetuning
+
+    with _remembered(run):
+        if stage == "finetune":
+            etas = [eta for eta, _seed in items]
+            path = without_finetuning(run, record, model, etas, items[0][1], how, report)
+        else:
+            path = lengths(run, record, model, steps, items, how, report)
+    report.result(path, "figure")
+
+
 def rival_items(method: Method, strength: str, seed: str, source: str | None, guidance: str) -> list[Item]:
     """The tries of a baseline: strengths by seeds, or guidances of what has no seed.
 

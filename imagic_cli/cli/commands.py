@@ -289,6 +289,29 @@ def baseline(
 
 
 @app.command()
+def ablate(
+    stage: o.AblationArgument,
+    run: o.RunArgument = None,
+    eta: o.SweepEtaOption = "0:1:0.2",
+    seed: o.FirstSeedOption = 0,
+    lengths: o.LengthsOption = "10,100,1000",
+    batch_size: o.BatchSizeOption = None,
+    device: o.DeviceOption = "auto",
+    quiet: o.QuietOption = False,
+    json: o.JsonOption = False,
+    debug: o.DebugOption = False,
+) -> None:
+    """The paper's ablations as figures: without stage B above with it, or after stages A of other lengths."""
+    items = calls.items(eta, seed, 1, None)
+    counts = calls.counts(lengths)
+    how = calls.how(device=device, batch_size=batch_size)
+    with Report(quiet, json) as report:
+        chosen = existing_run(run, report)
+        record, found, _sampling = calls.sampling(chosen, {}, how)
+        calls.ablate(stage, chosen, record, found, items, counts, how, report)
+
+
+@app.command()
 def export(
     lora: o.LoraOption,
     run: o.RunArgument = None,

@@ -1,0 +1,68 @@
+"""`imagic ablate`: one figure for each of the paper's ablations, made of images that the stages made."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import toys
+from drive import done, imagic
+from PIL import Image
+
+from imagic_cli.artifacts import Embeddings
+
+TEXT = "a bird spreading wings"
+
+
+@pytest.fixture(scope="module")
+def tuned(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tuned")
+    toys.picture(48).save(folder / "bird.png")
+    run = ["--run", folder / "run"]
+    steps = ["--optimize-steps", 3, "--finetune-steps", 3, "--steps", 2]
+    done("edit", folder / "bird.png", TEXT, "--model", models / "sd", *steps, *run)
+    return folder / "run"
+
+
+def test_the_pretrained_row_stands_above_the_tuned_one(tuned: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(tuned, tmp_path / "run")
+    told = done("ablate", "finetune", run, "--eta", "0,1", "--seed", 3)
+    assert [Path(line).relative_to(run).as_posix() for line in told.lines] == ["ablations/finetune.png"]
+    upper = run / "variants" / "pretrained" / "images" / "eta-0.000_seed-0003.png"
+    lower = run / "images" / "eta-0.000_seed-0003.png"
+    assert contains(Path(told.lines[0]), upper) < contains(Path(told.lines[0]), lower)
+    assert imagic("check", run).code == 0
+    before = (run / "samples.safetensors").stat().st_mtime_ns
+    done("ablate", "finetune", run, "--eta", "0,1", "--seed", 3)
+    assert (run / "samples.safetensors").stat().st_mtime_ns == before
+
+
+def test_every_length_is_a_run_of_its_own_and_none_is_made_twice(tuned: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(tuned, tmp_path / "run")
+    command = ["ablate", "optimize", run, "--steps", "4,0", "--eta", "0.7"]
+    told = done(*command)
+    assert Path(told.lines[0]).name == "optimize.png"
+    parts = [run / "ablations" / f"optimize-0000{count}" for count in (0, 4)]
+    for part in parts:
+        assert imagic("check", part).code == 0
+        assert contains(Path(told.lines[0]), part / "images" / "eta-0.700_seed-0000.png") >= 0
+    found = [Embeddings.load(part / "embeddings.safetensors").content for part in parts]
+    assert found[0].optimized.tokens.equal(found[0].target.tokens)
+    assert not found[1].optimized.tokens.equal(found[1].target.tokens)
+    before = [(part / "weights.safetensors").stat().st_mtime_ns for part in parts]
+    done(*command)
+    assert before == [(part / "weights.safetensors").stat().st_mtime_ns for part in parts]
+    assert imagic("check", run).code == 0
+
+
+def contains(sheet: Path, picture: Path) -> int:
+    """The row of pixels at which `sheet` shows `picture`."""
+    whole, part = (np.asarray(Image.open(path).convert("RGB")) for path in (sheet, picture))
+    height, width = part.shape[:2]
+    for y in range(whole.shape[0] - height + 1):
+        for x in range(whole.shape[1] - width + 1):
+            if np.array_equal(whole[y : y + height, x : x + width], part):
+                return y
+    raise AssertionError(f"{sheet} does not show {picture}")
