@@ -385,9 +385,9 @@ def evaluate(
     from imagic_cli.evaluation.silent import Recipe
     from imagic_cli.pages.evaluation_page import columns, rows, write
 
-    Evaluation(output, model, Recipe(*recipe), items, clip, discard, how, report).run(
-        [entries(pairs)[number] for number in mine]
-    )
+    every = entries(pairs)
+    evaluation = Evaluation(output, model, Recipe(*recipe), items, clip, discard, how, report)
+    evaluation.run([every[number] for number in mine])
     found = summary(output)
     pages = write(output, found)
     report.table(f"{len(found.results)} edits, {len(found.failures)} failed: {output}", columns(found), rows(found))
