@@ -16,6 +16,7 @@ from torch import Tensor
 from imagic_cli.artifacts import Progress
 from imagic_cli.backends.latent import LatentBackend, LatentCodec
 from imagic_cli.fit import Step
+from imagic_cli.updates import Updates
 
 _EVERY = 4
 _SAVING = {"optimize": "--gradient-checkpointing", "finetune": "--optimizer adam8bit", "generate": "--batch-size"}
@@ -140,11 +141,11 @@ def _poison(stage: str, where: str, value: float, step: int) -> Callable[[], Non
             return
         real = training.fit
 
-        def fit(optimizer: torch.optim.Optimizer, *arguments: object) -> Iterator[Step]:
-            for each in real(optimizer, *arguments):
+        def fit(updates: Updates, *arguments: object) -> Iterator[Step]:
+            for each in real(updates, *arguments):
                 if each.index == step:
-                    leaf = optimizer.param_groups[0]["params"][0]
-                    spoiled = leaf if where == "weight" else optimizer.state[leaf]["exp_avg"]
+                    leaf = updates.optimizers[0].param_groups[0]["params"][0]
+                    spoiled = leaf if where == "weight" else updates.state(leaf)["exp_avg"]
                     with torch.no_grad():
                         spoiled.view(-1)[0] = value
                 yield each

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from torch.amp.grad_scaler import GradScaler
 from imagic_cli.errors import NumberError
 from imagic_cli.fit import fit
 from imagic_cli.noise import Stream
+from imagic_cli.updates import Updates
 
 SAMPLES = [
     (numbers.not_finite, 4),
@@ -28,7 +30,7 @@ def test_the_last_good_state_is_kept(disturbed: Path, routine: Routine, count: i
 
 def test_a_refused_half_precision_update_can_be_tried_again() -> None:
     leaf = torch.zeros(3, requires_grad=True)
-    optimizer, scaler = torch.optim.Adam([leaf], lr=0.1), GradScaler("cpu")
+    updates = Updates([leaf], partial(torch.optim.Adam, lr=0.1), GradScaler("cpu"))
     bad = [True]
 
     def objective(_generator: torch.Generator) -> torch.Tensor:
@@ -36,9 +38,9 @@ def test_a_refused_half_precision_update_can_be_tried_again() -> None:
         return leaf.abs().sqrt().sum() if bad else (leaf.sum() - 1) ** 2
 
     with pytest.raises(NumberError, match="step 17"):
-        list(fit(optimizer, objective, 30, Stream(0, "train"), scaler=scaler))
+        list(fit(updates, objective, 30, Stream(0, "train")))
     assert leaf.tolist() == [0, 0, 0]
     bad.clear()
-    assert [step.index for step in fit(optimizer, objective, 20, Stream(0, "train"), 16, scaler)] == [17, 18, 19, 20]
+    assert [step.index for step in fit(updates, objective, 20, Stream(0, "train"), 16)] == [17, 18, 19, 20]
     assert leaf.isfinite().all()
     assert leaf.sum() > 0

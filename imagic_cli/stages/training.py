@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,6 +29,7 @@ from imagic_cli.run import Run
 from imagic_cli.signals import deferred
 from imagic_cli.stages.objective import denoising_loss, probe_loss
 from imagic_cli.stamps import Stamp
+from imagic_cli.updates import Updates
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,8 +72,8 @@ class Training:
     def __post_init__(self) -> None:
         if self.how.gradient_checkpointing:
             self.level.module.enable_gradient_checkpointing()
-        self.optimizer = _optimizer(self.settings, list(self.leaves.values()), self.precision.device)
         self.scaler = self.precision.scaler()
+        self.updates = Updates(list(self.leaves.values()), partial(_optimizer, self.settings), self.scaler)
         self.losses: list[float] = []
         self.probes: list[tuple[int, float]] = []
 
@@ -105,8 +107,8 @@ class Training:
             if not self.losses and not self.probes:
                 self._measure(0, log.write)
             stream = Stream(self.settings.seed, "train", stage, self.level.name)
-            updates = fit(self.optimizer, self._objective, steps, stream, len(self.losses), self.scaler)
-            for step in self._keep_good(updates):
+            made = fit(self.updates, self._objective, steps, stream, len(self.losses))
+            for step in self._keep_good(made):
                 self.losses.append(step.loss)
                 log.write(_line(step=step.index, loss=step.loss))
                 self.tell(Stepped(self.told, step.index, steps, step.loss))
@@ -119,8 +121,7 @@ class Training:
                 stop.check(hint)
         self._check_leaves(steps)
         # Moments and gradients are as large as what is trained, three times over, and of no use to what follows.
-        self.optimizer.zero_grad(set_to_none=True)
-        self.optimizer.state.clear()
+        self.updates.forget()
 
     def finish(self) -> None:
         """Forget the progress, once the artifact is on the disk."""
@@ -130,14 +131,16 @@ class Training:
         batch = self.settings.batch
         return denoising_loss(self.level, self.clean, self.embedding, batch, generator, self.precision)
 
-    def _keep_good(self, updates: Iterator[Step]) -> Iterator[Step]:
+    def _keep_good(self, made: Iterator[Step]) -> Iterator[Step]:
         try:
-            yield from updates
+            yield from made
         except NumberError as error:
-            # The loop refused the update: the leaves are those of the step before.
-            self._save(len(self.losses))
-            hint = f"step {len(self.losses)} is kept; try a lower --lr or --dtype fp32"
-            raise NumberError(str(error), hint) from error
+            kept = "what was saved last"
+            if not self.updates.torn:
+                # The loop refused the update: the leaves are those of the step before.
+                self._save(len(self.losses))
+                kept = f"step {len(self.losses)}"
+            raise NumberError(str(error), f"{kept} is kept; try a lower --lr or --dtype fp32") from error
 
     def _due(self, step: int, since: float, cost: float) -> bool:
         if self.how.checkpoint_every is not None:
@@ -161,7 +164,7 @@ class Training:
         moments = {
             f"{name}/{moment}": torch.as_tensor(value)
             for name, leaf in self.leaves.items()
-            for moment, value in self.optimizer.state[leaf].items()
+            for moment, value in self.updates.state(leaf).items()
         }
         if not all(value.isfinite().all() for value in moments.values()):
             raise NumberError(f"a moment of Adam stopped being finite by step {step}", "the last good progress is kept")
@@ -195,21 +198,20 @@ class Training:
         with torch.no_grad():
             for name, leaf in self.leaves.items():
                 leaf.copy_(loaded.content.leaves[name])
-        self._restore_optimizer(loaded.content.optimizer)
+        self._restore_moments(loaded.content.optimizer)
         if self.scaler:
             self.scaler.load_state_dict(dict(loaded.stamp.extra["scaler"]))
         self.losses = loaded.content.losses.tolist()
         self.probes = [(int(step), loss) for step, loss in loaded.content.probes.tolist()]
 
-    def _restore_optimizer(self, moments: Mapping[str, Tensor]) -> None:
+    def _restore_moments(self, moments: Mapping[str, Tensor]) -> None:
         # bitsandbytes counts its steps in a Python number, torch in a tensor: each gets its own back.
         plain = self.settings.optimizer == "adam8bit"
-        state: dict[int, dict[str, object]] = {index: {} for index in range(len(self.leaves))}
-        indices = {name: index for index, name in enumerate(self.leaves)}
+        states: dict[Tensor, dict[str, Tensor | float]] = {leaf: {} for leaf in self.leaves.values()}
         for name, value in moments.items():
             leaf, _, moment = name.rpartition("/")
-            state[indices[leaf]][moment] = value.item() if plain and value.ndim == 0 else value
-        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+            states[self.leaves[leaf]][moment] = value.item() if plain and value.ndim == 0 else value
+        self.updates.restore(states)
 
     def _start_log(self) -> None:
         files.inner_folder(self.run.path, "logs")
@@ -250,9 +252,9 @@ def check_optimizer(settings: TrainSettings) -> None:
         raise UsageError("--optimizer adam8bit needs bitsandbytes", "pip install 'imagic-cli[adam8bit]'")
 
 
-def _optimizer(settings: TrainSettings, leaves: list[Tensor], device: torch.device) -> torch.optim.Optimizer:
+def _optimizer(settings: TrainSettings, leaves: list[Tensor]) -> torch.optim.Optimizer:
     if settings.optimizer == "adam":
-        return torch.optim.Adam(leaves, lr=settings.learning_rate, fused=device.type == "cuda")
+        return torch.optim.Adam(leaves, lr=settings.learning_rate, fused=True)
     from bitsandbytes.optim import Adam8bit
 
     optimizer: torch.optim.Optimizer = Adam8bit(leaves, lr=settings.learning_rate)

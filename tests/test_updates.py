@@ -1,0 +1,97 @@
+"""Updates made within the backward pass are those of one Adam over everything."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from imagic_cli import updates as module
+from imagic_cli.errors import NumberError
+from imagic_cli.updates import Updates
+
+RATE = 1e-2
+make = partial(torch.optim.Adam, lr=RATE, fused=True)
+
+
+@pytest.fixture(autouse=True)
+def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_CHUNK_BYTES", 500)
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    middle = [layer for _ in range(4) for layer in (nn.Conv2d(8, 8, 3, padding=1), nn.SiLU())]
+    layers = [nn.Linear(2, 2), nn.Conv2d(3, 8, 3), *middle, nn.Conv2d(8, 2, 3)]
+    return nn.Sequential(*layers).to(memory_format=torch.channels_last)
+
+
+def loss(net: nn.Sequential, step: int) -> Tensor:
+    # The first layer has no part in it.
+    x = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(step))
+    return net[1:](x).square().mean()
+
+
+def trained(net: nn.Sequential, made: Updates, steps: range) -> list[Tensor]:
+    for step in steps:
+        made.make(loss(net, step), step)
+    return [p.detach().clone() for p in net.parameters()]
+
+
+def test_they_are_those_of_one_adam_bit_for_bit() -> None:
+    net, plain = network(), network()
+    made = Updates(list(net.parameters()), make)
+    assert len(made.optimizers) > 2
+    whole = make(plain.parameters())
+    for step in range(5):
+        whole.zero_grad()
+        loss(plain, step).backward()
+        whole.step()
+    for mine, theirs in zip(trained(net, made, range(5)), plain.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_no_gradient_outlives_its_update() -> None:
+    net = network()
+    made, most = Updates(list(net.parameters()), make), 0
+
+    def held(_leaf: Tensor) -> None:
+        nonlocal most
+        most = max(most, sum(p.grad.nbytes for p in net.parameters() if p.grad is not None))
+
+    for p in net.parameters():
+        p.register_post_accumulate_grad_hook(held)
+    trained(net, made, range(2))
+    assert all(p.grad is None for p in net.parameters())
+    assert 0 < most < sum(p.nbytes for p in net.parameters()) / 2
+
+
+def test_what_was_restored_goes_on_bit_for_bit() -> None:
+    undisturbed, first, second = network(), network(), network()
+    wanted = trained(undisturbed, Updates(list(undisturbed.parameters()), make), range(6))
+    before = Updates(list(first.parameters()), make)
+    trained(first, before, range(3))
+    after = Updates(list(second.parameters()), make)
+    # As from a file: moments come back contiguous, whatever order their leaves lie in.
+    states = {
+        new: {name: torch.as_tensor(value).contiguous().clone() for name, value in before.state(old).items()}
+        for old, new in zip(first.parameters(), second.parameters(), strict=True)
+    }
+    second.load_state_dict(first.state_dict())
+    after.restore(states)
+    assert all(map(torch.equal, trained(second, after, range(3, 6)), wanted))
+
+
+@pytest.mark.parametrize(("layer", "torn"), [(-1, False), (1, True)])
+def test_a_gradient_that_is_not_finite_is_refused(layer: int, torn: bool) -> None:
+    net = network()
+    made = Updates(list(net.parameters()), make)
+    before = trained(net, made, range(2))
+    net[layer].weight.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(NumberError, match="step 7"):
+        made.make(loss(net, 7), 7)
+    assert made.torn is torn
+    assert all(p.isfinite().all() for p in net.parameters())
+    assert all(map(torch.equal, before, net.parameters())) is not torn
