@@ -6,12 +6,14 @@ import contextlib
 import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.amp.grad_scaler import GradScaler
 
 from imagic_cli.errors import MemoryShortError, UsageError
 
+_SMALL = 100_000_000
 _SHORT = ("allocate memory", "out of memory")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -80,6 +82,16 @@ def release(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+def placed(denoiser: Any, device: torch.device) -> Any:
+    """`denoiser` on `device`, its convolutions in the order of memory that is fastest there."""
+    # Channels last makes a step of a network of ten million weights a tenth faster on a processor; one of Stable
+    # Diffusion's size it does not. (Not by a trial at each start: the order decides the last bits.)
+    small = sum(p.numel() for p in denoiser.parameters()) < _SMALL
+    if device.type == "cpu" and small:
+        return denoiser.to(memory_format=torch.channels_last)
+    return denoiser.to(device)
 
 
 def environment(device: torch.device) -> dict[str, str]:

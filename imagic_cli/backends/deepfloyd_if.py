@@ -28,7 +28,7 @@ from imagic_cli.embedding import Embedding
 from imagic_cli.errors import ModelError, UsageError
 from imagic_cli.names import BASE
 from imagic_cli.noise import Stream
-from imagic_cli.precision import Precision, release
+from imagic_cli.precision import Precision, placed, release
 
 # T5 could take more: IF was trained with this many, and its pipeline takes no other.
 WINDOW = 77
@@ -122,7 +122,7 @@ class DeepFloydIF:
         dtype = torch.float32 if trainable else precision.dtype
         unet = load(self.stages[name].model, UNet2DConditionModel, "unet", dtype)
         # Evaluation mode even to train: dropout would make the loss depend on state that no step seeds.
-        return self._around(name, unet.eval().requires_grad_(trainable).to(precision.device))
+        return self._around(name, placed(unet.eval().requires_grad_(trainable), precision.device))
 
     def blank(self, width: int, height: int, name: str = BASE) -> Blank:
         """Shapes for estimates; see `Backend`."""

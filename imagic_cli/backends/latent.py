@@ -24,7 +24,7 @@ from imagic_cli.embedding import Embedding
 from imagic_cli.errors import ModelError, UsageError
 from imagic_cli.names import BASE
 from imagic_cli.noise import Schedule, Stream
-from imagic_cli.precision import Precision, release
+from imagic_cli.precision import Precision, placed, release
 
 _PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
@@ -117,10 +117,8 @@ class LatentBackend(ABC):
         """Load the UNet; see `Backend`."""
         dtype = torch.float32 if trainable else precision.dtype
         # Evaluation mode even to train: dropout would make the loss depend on state that no step seeds.
-        unet = (
-            load(self.model, UNet2DConditionModel, "unet", dtype).eval().requires_grad_(trainable).to(precision.device)
-        )
-        return self.around(unet)
+        unet = load(self.model, UNet2DConditionModel, "unet", dtype).eval().requires_grad_(trainable)
+        return self.around(placed(unet, precision.device))
 
     def blank(self, width: int, height: int, name: str = BASE) -> Blank:
         """Shapes for estimates; see `Backend`."""
