@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test lint types format torture memory delta sketchbook clean
+.PHONY: help setup demo check test lint types format torture memory delta bench sketchbook clean
 
 help:  ## Show this
 	@awk -F ':.*## ' '/^[a-z].*:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,10 @@ memory: setup  ## Peak memory of one A and one B step on the Stable Diffusion 1.
 
 delta: setup  ## How far images differ when the fine-tuned change is stored in fp16, bf16 or fp32
 	$(BIN)/python tests/bench/delta.py
+
+# The peer: examples/community/imagic_stable_diffusion.py of diffusers, at the installed version. MODEL: any SD folder.
+bench: setup  ## Speed and memory beside diffusers' community Imagic pipeline: make bench PEER=FILE MODEL=FOLDER
+	$(BIN)/python tests/bench/speed.py --peer $(PEER) --model $(MODEL)
 
 # DEVICE=cuda trains in minutes what takes two cores many hours.
 SKETCHBOOK := runs/sketchbook
