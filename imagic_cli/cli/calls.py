@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,16 +20,13 @@ from imagic_cli.config import (
     override,
 )
 from imagic_cli.errors import Interrupted, UsageError
-from imagic_cli.events import Sampled, Started
 from imagic_cli.locate import can_be_named, remember
 from imagic_cli.run import Run
 from imagic_cli.sweep import Item, parse_etas, parse_seed_range, parse_seeds
 
 if TYPE_CHECKING:
     from imagic_cli.backends.source import Model
-    from imagic_cli.evaluation.alignment import ClipScore
     from imagic_cli.evaluation.rivals import Method
-    from imagic_cli.evaluation.table import Table
     from imagic_cli.record import Record
     from imagic_cli.resolve import Edit
 
@@ -220,14 +216,14 @@ def sweep(
 ) -> None:
     """Stage C over a grid, then what the images are worth; prints the table, the sheet and the plot."""
     from imagic_cli.evaluation.plots import tradeoff
-    from imagic_cli.evaluation.scoring import aligner, suggested
+    from imagic_cli.evaluation.scoring import aligner, score, suggested
     from imagic_cli.stages.generate import generate as work
 
     judge = aligner(clip, record.model.source, report)
     with _remembered(run):
         pictures = work(run, record, model, sampling, items, how, force, report)
     text = sampling.prompt or record.text
-    table = _measured(run, {item: pictures.path(item) for item in items}, text, judge, report)
+    table = score({item: pictures.path(item) for item in items}, run.read_image(), text, judge, report)
     table.save(pictures.folder / "metrics.csv")
     files.commit_bytes(pictures.folder / "tradeoff.svg", tradeoff(table, text).encode())
     if first := suggested(table):
@@ -300,29 +296,17 @@ def baseline(
 ) -> None:
     """Another method on the run's photograph; prints its figures' file and its pictures."""
     from imagic_cli.evaluation.rivals import Rival
-    from imagic_cli.evaluation.scoring import aligner
+    from imagic_cli.evaluation.scoring import aligner, score
 
     judge = aligner(clip, record.model.source, report)
     rival = Rival(run, record, model, method, source, sampling, how, report)
     rival.make(items)
-    table = _measured(run, {item: rival.path(item) for item in items}, record.text, judge, report)
+    table = score({item: rival.path(item) for item in items}, run.read_image(), record.text, judge, report)
     metrics = rival.path(items[0]).parent / "metrics.csv"
     table.save(metrics)
     for item in items:
         report.result(rival.path(item), "image")
     report.result(metrics, "metrics")
-
-
-def _measured(run: Run, images: Mapping[Item, Path], text: str, judge: ClipScore | None, report: Report) -> Table:
-    from imagic_cli.evaluation.scoring import score
-
-    counted = itertools.count(1)
-    report(Started("measure", 0, len(images)))
-
-    def advance() -> None:
-        report(Sampled("measure", next(counted) / len(images)))
-
-    return score(images, run.read_image(), text, judge, advance)
 
 
 def sharded(count: int, shard: str) -> list[int]:

@@ -14,7 +14,7 @@ from imagic_cli.config import How, ModelFlags
 from imagic_cli.errors import ImagicError, InputError, Interrupted
 from imagic_cli.evaluation.intervals import Interval, bootstrap
 from imagic_cli.evaluation.scoring import aligner, score
-from imagic_cli.evaluation.silent import Recipe, sampled, tuned
+from imagic_cli.evaluation.silent import Recipe, nobody, sampled, tuned
 from imagic_cli.events import Listener, Note
 from imagic_cli.manifest import Pair
 from imagic_cli.names import slug
@@ -102,7 +102,7 @@ class Evaluation:
         pictures = sampled(ready, self.items, self.how)
         paths = {item: pictures.path(item) for item in self.items}
         clip = aligner(self.clip, ready.record.model.source, self.tell)
-        table = score(paths, ready.image, entry.text, clip, lambda: None)
+        table = score(paths, ready.image, entry.text, clip, nobody)
         table.save(pictures.folder / "metrics.csv")
         if self.discard:
             for level in ready.record.levels():

@@ -32,12 +32,12 @@ def tuned(image: Path, text: str, folder: Path, model: ModelFlags, recipe: Recip
     Raises:
         ImagicError: a stage is refused, stopped or fails.
     """
-    ready = new_edit(image, text, folder, model, recipe.photo, recipe.optimize, how, _nobody)
+    ready = new_edit(image, text, folder, model, recipe.photo, recipe.optimize, how, nobody)
     ready = planned(ready, recipe.finetune, recipe.generate, how)
-    optimize(ready.run, ready.record, ready.image, ready.model, how, False, _nobody)
+    optimize(ready.run, ready.record, ready.image, ready.model, how, False, nobody)
     levels = ready.record.levels()
     record = finetune_record(ready.run.read_record(), levels, recipe.finetune, how)
-    finetune(ready.run, record, ready.model, levels, how, False, _nobody)
+    finetune(ready.run, record, ready.model, levels, how, False, nobody)
     return ready
 
 
@@ -49,8 +49,8 @@ def sampled(ready: Edit, items: Sequence[Item], how: How, pretrained: bool = Fal
     """
     record = ready.run.read_record()
     sampling = sampling_settings(record, {"pretrained": pretrained or None}, how)
-    return generate(ready.run, record, ready.model, sampling, items, how, False, _nobody)
+    return generate(ready.run, record, ready.model, sampling, items, how, False, nobody)
 
 
-def _nobody(_event: Event) -> None:
-    pass
+def nobody(_event: Event) -> None:
+    """Listens to nothing."""
