@@ -8,7 +8,7 @@ from pathlib import Path
 
 from imagic_cli.config import How, ModelFlags
 from imagic_cli.events import Event
-from imagic_cli.resolve import Edit, Flags, finetune_record, new_edit, planned, sampling_settings
+from imagic_cli.resolve import Edit, Flags, new_edit, planned, sampling_settings
 from imagic_cli.stages.finetune import finetune
 from imagic_cli.stages.generate import generate
 from imagic_cli.stages.optimize import optimize
@@ -35,9 +35,9 @@ def tuned(image: Path, text: str, folder: Path, model: ModelFlags, recipe: Recip
     ready = new_edit(image, text, folder, model, recipe.photo, recipe.optimize, how, nobody)
     ready = planned(ready, recipe.finetune, recipe.generate, how)
     optimize(ready.run, ready.record, ready.image, ready.model, how, False, nobody)
-    levels = ready.record.levels()
-    record = finetune_record(ready.run.read_record(), levels, recipe.finetune, how)
-    finetune(ready.run, record, ready.model, levels, how, False, nobody)
+    # What stage A noted there is kept; where it was done already, the run has not heard of this recipe yet.
+    record = ready.run.read_record().model_copy(update={"finetune": ready.record.finetune, "above": ready.record.above})
+    finetune(ready.run, record, ready.model, record.levels(), how, False, nobody)
     return ready
 
 
