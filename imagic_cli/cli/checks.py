@@ -123,14 +123,15 @@ def sharded(count: int, shard: str) -> list[int]:
 
 
 def check_recipe(photo: Flags, optimize: Flags, finetune: Flags, generate: Flags) -> None:
-    """Refuse numbers of the three stages that cannot be meant.
+    """Refuse what cannot be meant of the numbers of all three stages.
 
     Raises:
         UsageError: a value is out of range.
     """
-    checked = (PhotoSettings(), OptimizeSettings(), FinetuneSettings(), SamplingSettings())
-    for settings, flags in zip(checked, (photo, optimize, finetune, generate), strict=True):
-        override(settings, flags)
+    override(PhotoSettings(), photo)
+    override(OptimizeSettings(), optimize, "optimize")
+    override(FinetuneSettings(), finetune, "finetune")
+    override(SamplingSettings(), generate)
 
 
 def check_output(output: Path, suffix: str = ".png", name: str = "the output") -> None:

@@ -179,11 +179,12 @@ def edit(
     tuned = checks.method(method, rank)
     photo = {"size": size, "fit": fit, "center": checks.center(center)}
     how = checks.how(device=device, batch_size=batch_size, gradient_checkpointing=gradient_checkpointing, strict=strict)
+    first = {"dtype": dtype, "steps": optimize_steps, "optimizer": optimizer}
+    then = {"dtype": dtype, "steps": finetune_steps, "optimizer": optimizer, **tuned}
+    last = {"dtype": dtype, "steps": steps}
+    checks.check_recipe(photo, first, then, last)
     with Report(quiet, json) as report:
         named = ModelFlags(model, preset, revision, variant, config, encoder)
-        first = {"dtype": dtype, "steps": optimize_steps, "optimizer": optimizer}
-        then = {"dtype": dtype, "steps": finetune_steps, "optimizer": optimizer, **tuned}
-        last = {"dtype": dtype, "steps": steps}
         ready = calls.new_edit(image, text, run, named, photo, first, how, report)
         ready = calls.planned(ready, then, last, how)
         if dry_run:
