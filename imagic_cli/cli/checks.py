@@ -106,7 +106,11 @@ def rival_items(method: str, strength: str, seed: str, source: str | None, guida
             raise UsageError("DDIB needs to know what the photograph shows", 'such as --source "a bird on a branch"')
         return [(each, 0) for each in parse_etas(guidance, "--guidance")]
     seeds = parse_seed_range(seed)
-    return [(each, one) for each in parse_etas(strength, "--strength") for one in seeds]
+    strengths = parse_etas(strength, "--strength")
+    for each in strengths:
+        if not 0 < float(each) <= 1:
+            raise UsageError(f"--strength {each} is not above 0 and at most 1")
+    return [(each, one) for each in strengths for one in seeds]
 
 
 def sharded(count: int, shard: str) -> list[int]:
