@@ -228,6 +228,7 @@ class Preset(Settings):
 
 S = TypeVar("S", bound=Settings)
 _FLAGS = {"learning_rate": "lr"}
+_OF_ONE_STAGE = {"steps", "lr"}
 
 
 def preset_names() -> list[str]:
@@ -246,8 +247,13 @@ def load_preset(name: str) -> Preset:
     return Preset.model_validate(tomllib.loads(_presets().joinpath(f"{name}.toml").read_text("utf-8")))
 
 
-def override(settings: S, flags: Mapping[str, Any]) -> S:
+def override(settings: S, flags: Mapping[str, Any], stage: str = "") -> S:
     """`settings` with the flags that were given; None is a flag that was not.
+
+    Args:
+        settings: what holds where nothing is given.
+        flags: by the name of the setting.
+        stage: the one that `--steps` and `--lr` are typed with where a command has those of several.
 
     Raises:
         UsageError: a value is out of range.
@@ -258,6 +264,7 @@ def override(settings: S, flags: Mapping[str, Any]) -> S:
     except ValidationError as error:
         first = error.errors()[0]
         name = _FLAGS.get(str(first["loc"][0]), str(first["loc"][0]).replace("_", "-"))
+        name = f"{stage}-{name}" if stage and name in _OF_ONE_STAGE else name
         raise UsageError(f"--{name} {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
 
 

@@ -114,12 +114,14 @@ def sampling_settings(record: Record, flags: Flags, how: How) -> SamplingSetting
     Raises:
         UsageError: something cannot be meant, such as a size at which the model cannot stop.
     """
+    # First, for the rest imports torch.
+    size = record.generate.size if flags.get("size") is None else flags["size"]
+    if size is not None and size not in record.sizes:
+        known = ", ".join(str(size) for size in record.sizes) or "none, its pictures have the photograph's"
+        raise UsageError(f"--size {size} is no size that this model stops at", f"there are: {known}")
     given = dict(flags) | ({"prompt": None} if flags.get("prompt") == record.text else {})
     settings = config.override(record.generate, _resolved(record.generate, given, how))
-    if settings.size is not None and settings.size not in record.sizes:
-        known = ", ".join(str(size) for size in record.sizes) or "none, its pictures have the photograph's"
-        raise UsageError(f"--size {settings.size} is no size that this model stops at", f"there are: {known}")
-    if settings.size is not None and settings.size == record.sizes[-1]:
+    if size is not None and size == record.sizes[-1]:
         # Its end has one name.
         settings = settings.model_copy(update={"size": None})
     return settings

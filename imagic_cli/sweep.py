@@ -58,7 +58,10 @@ def parse_seed_range(text: str) -> list[int]:
     first, colon, end = text.partition(":")
     if not first.isdecimal() or (colon and not end.isdecimal()):
         raise UsageError(f"--seed {text!r} is no number or range", "such as 3, or 0:8 for eight seeds")
-    return parse_seeds(int(first), int(end) - int(first) if colon else 1)
+    count = int(end) - int(first) if colon else 1
+    if not 1 <= count <= _MOST:
+        raise UsageError(f"--seed {text} is not 1 to {_MOST} seeds", "such as 0:8 for eight")
+    return parse_seeds(int(first), count)
 
 
 def _range(start: Decimal, end: Decimal, step: Decimal, text: str, flag: str) -> list[str]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import toys
 from drive import done, imagic
 
 from imagic_cli.errors import InputError
+from imagic_cli.evaluation import evaluate
 from imagic_cli.evaluation.evaluate import entries, summary
 from imagic_cli.manifest import Pair, read_pairs
 
@@ -50,6 +52,15 @@ def test_a_list_is_edited_measured_and_averaged(pairs: Path, models: Path, clip:
     before = {path: path.stat().st_mtime_ns for path in (out / "results").iterdir()}
     done(*command)
     assert before == {path: path.stat().st_mtime_ns for path in (out / "results").iterdir()}
+
+
+def test_clip_is_loaded_once_for_all_edits(
+    pairs: Path, models: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = mock.Mock(side_effect=evaluate.aligner)
+    monkeypatch.setattr(evaluate, "aligner", loaded)
+    done("evaluate", pairs, "--out", tmp_path / "out", "--model", models / "sd", "--clip", clip, *GRID)
+    assert len(summary(tmp_path / "out").results) == 2 and loaded.call_count == 1
 
 
 def test_a_failure_goes_once_its_edit_is_done(pairs: Path, models: Path, clip: Path, tmp_path: Path) -> None:

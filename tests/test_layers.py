@@ -29,11 +29,13 @@ ONLY = {
 }
 WITHOUT_TORCH = ["errors.py", "config.py", "events.py", "files.py", "run.py", "stamps.py", "sweep.py", "artifacts.py"]
 WITHOUT_TORCH += [
-    module for module in MODULES if module.startswith(("pages/", "study/")) and module != "pages/evaluation_page.py"
+    module
+    for module in MODULES
+    if module.startswith(("cli/", "pages/", "study/")) and module != "pages/evaluation_page.py"
 ]
-WITHOUT_TORCH += ["cli/study.py", "evaluation/intervals.py", "evaluation/plots.py", "evaluation/table.py"]
+WITHOUT_TORCH += ["evaluation/intervals.py", "evaluation/plots.py", "evaluation/table.py"]
 WITHOUT_TORCH += ["container.py", "export.py", "freshness.py", "lock.py", "locate.py", "names.py", "record.py"]
-WITHOUT_TORCH += ["inspection.py", "resolve.py", "cli/__init__.py", "cli/commands.py", "cli/calls.py", "cli/report.py"]
+WITHOUT_TORCH += ["inspection.py", "resolve.py"]
 
 
 def imported(module: str, at_once: bool = False) -> Iterator[str]:

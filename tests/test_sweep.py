@@ -153,10 +153,3 @@ def test_ddib_needs_no_seed_and_a_source(tuned: Path, clip: Path, tmp_path: Path
         "guidance-3.000_seed-0000.png",
         "metrics.csv",
     ]
-
-
-def test_a_strength_must_be_one(tuned: Path, clip: Path, tmp_path: Path) -> None:
-    run = shutil.copytree(tuned, tmp_path / "run")
-    for strength in ("0", "1.2"):
-        result = imagic("baseline", "sdedit", run, "--strength", strength, "--clip", clip)
-        assert result.code == 2 and "--strength" in result.err

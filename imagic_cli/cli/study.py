@@ -8,7 +8,7 @@ import typer
 
 from imagic_cli import files
 from imagic_cli.cli import options as o
-from imagic_cli.cli.calls import check_output
+from imagic_cli.cli.checks import check_output
 from imagic_cli.cli.report import Report
 from imagic_cli.errors import UsageError
 from imagic_cli.locate import can_be_named

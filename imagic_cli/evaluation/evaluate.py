@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from imagic_cli import files
 from imagic_cli.config import How, ModelFlags
 from imagic_cli.errors import ImagicError, InputError, Interrupted
+from imagic_cli.evaluation.alignment import ClipScore
 from imagic_cli.evaluation.intervals import Interval, bootstrap
 from imagic_cli.evaluation.scoring import aligner, score
-from imagic_cli.evaluation.silent import Recipe, sampled, tuned
+from imagic_cli.evaluation.silent import Recipe, nobody, sampled, tuned
 from imagic_cli.events import Listener, Note
 from imagic_cli.manifest import Pair
 from imagic_cli.names import slug
@@ -61,6 +62,7 @@ class Evaluation:
     discard: bool
     how: How
     tell: Listener
+    _aligners: dict[str, ClipScore | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def run(self, entries: Sequence[Entry]) -> None:
         """Make and measure every edit whose result is not there yet; a failure is recorded, and the next one follows.
@@ -101,8 +103,8 @@ class Evaluation:
         ready = tuned(entry.image, entry.text, run_path, self.model, self.recipe, self.how)
         pictures = sampled(ready, self.items, self.how)
         paths = {item: pictures.path(item) for item in self.items}
-        clip = aligner(self.clip, ready.record.model.source, self.tell)
-        table = score(paths, ready.image, entry.text, clip, lambda: None)
+        clip = self._aligner(ready.record.model.source)
+        table = score(paths, ready.image, entry.text, clip, nobody)
         table.save(pictures.folder / "metrics.csv")
         if self.discard:
             for level in ready.record.levels():
@@ -117,6 +119,12 @@ class Evaluation:
             "seconds": round(time.monotonic() - began, 1),
             "rows": rows,
         }
+
+    def _aligner(self, model: str) -> ClipScore | None:
+        # Some hundred megabytes, which are not read anew for every edit.
+        if model not in self._aligners:
+            self._aligners[model] = aligner(self.clip, model, self.tell)
+        return self._aligners[model]
 
     def _save(self, path: Path, content: Mapping[str, Any]) -> None:
         files.commit_bytes(path, (json.dumps(content, indent=1) + "\n").encode())

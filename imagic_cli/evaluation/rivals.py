@@ -65,12 +65,9 @@ class Rival:
         """Make every picture that is not there yet.
 
         Raises:
-            UsageError: the model's family has no image-to-image pipeline, or a strength is not from 0 to 1.
+            UsageError: the model's family has no image-to-image pipeline.
             ArtifactError: the run has no embeddings.
         """
-        for setting, _seed in items:
-            if self.method == "sdedit" and not 0 < float(setting) <= 1:
-                raise UsageError(f"--strength {setting} is not above 0 and at most 1")
         with self.run.locked():
             found = self.run.read_embeddings(self.record)
             stamp = self._stamp(found.digest)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image
@@ -12,7 +12,7 @@ from imagic_cli.errors import ImagicError, ModelError
 from imagic_cli.evaluation.alignment import ClipScore
 from imagic_cli.evaluation.fidelity import measures
 from imagic_cli.evaluation.table import Row, Table, preferred_fidelity
-from imagic_cli.events import Listener, Note
+from imagic_cli.events import Listener, Note, Sampled, Started
 from imagic_cli.sweep import Item
 
 # What most published CLIP scores are computed with.
@@ -41,9 +41,7 @@ def aligner(clip: str | None, model: str, tell: Listener) -> ClipScore | None:
         return None
 
 
-def score(
-    images: Mapping[Item, Path], source: Image.Image, text: str, clip: ClipScore | None, advance: Callable[[], None]
-) -> Table:
+def score(images: Mapping[Item, Path], source: Image.Image, text: str, clip: ClipScore | None, tell: Listener) -> Table:
     """Figures of each image.
 
     Args:
@@ -51,18 +49,19 @@ def score(
         source: the photograph that the run began with.
         text: the target text.
         clip: who judges text alignment, if anybody.
-        advance: called after each image.
+        tell: is told after each image.
 
     Raises:
         ImagicError: an image cannot be read.
     """
     rows: dict[Item, Row] = {}
     alignment = f"clip_score[{clip.name}]" if clip else None
-    for item, path in images.items():
+    tell(Started("measure", 0, len(images)))
+    for done, (item, path) in enumerate(images.items(), 1):
         picture = _read(path)
         found = {} if clip is None or alignment is None else {alignment: clip([picture], text)[0]}
         rows[item] = found | measures(picture, source)
-        advance()
+        tell(Sampled("measure", done / len(images)))
     return Table(rows, alignment, preferred_fidelity(next(iter(rows.values()))))
 
 

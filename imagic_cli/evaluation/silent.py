@@ -8,7 +8,7 @@ from pathlib import Path
 
 from imagic_cli.config import How, ModelFlags
 from imagic_cli.events import Event
-from imagic_cli.resolve import Edit, Flags, finetune_record, new_edit, planned, sampling_settings
+from imagic_cli.resolve import Edit, Flags, new_edit, planned, sampling_settings
 from imagic_cli.stages.finetune import finetune
 from imagic_cli.stages.generate import generate
 from imagic_cli.stages.optimize import optimize
@@ -32,12 +32,12 @@ def tuned(image: Path, text: str, folder: Path, model: ModelFlags, recipe: Recip
     Raises:
         ImagicError: a stage is refused, stopped or fails.
     """
-    ready = new_edit(image, text, folder, model, recipe.photo, recipe.optimize, how, _nobody)
+    ready = new_edit(image, text, folder, model, recipe.photo, recipe.optimize, how, nobody)
     ready = planned(ready, recipe.finetune, recipe.generate, how)
-    optimize(ready.run, ready.record, ready.image, ready.model, how, False, _nobody)
-    levels = ready.record.levels()
-    record = finetune_record(ready.run.read_record(), levels, recipe.finetune, how)
-    finetune(ready.run, record, ready.model, levels, how, False, _nobody)
+    optimize(ready.run, ready.record, ready.image, ready.model, how, False, nobody)
+    # What stage A noted there is kept; where it was done already, the run has not heard of this recipe yet.
+    record = ready.run.read_record().model_copy(update={"finetune": ready.record.finetune, "above": ready.record.above})
+    finetune(ready.run, record, ready.model, record.levels(), how, False, nobody)
     return ready
 
 
@@ -49,8 +49,8 @@ def sampled(ready: Edit, items: Sequence[Item], how: How, pretrained: bool = Fal
     """
     record = ready.run.read_record()
     sampling = sampling_settings(record, {"pretrained": pretrained or None}, how)
-    return generate(ready.run, record, ready.model, sampling, items, how, False, _nobody)
+    return generate(ready.run, record, ready.model, sampling, items, how, False, nobody)
 
 
-def _nobody(_event: Event) -> None:
-    pass
+def nobody(_event: Event) -> None:
+    """Listens to nothing."""

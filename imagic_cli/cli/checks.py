@@ -1,0 +1,172 @@
+"""What was typed, checked before anything heavy is imported."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from imagic_cli.config import (
+    FinetuneSettings,
+    How,
+    OptimizeSettings,
+    PhotoSettings,
+    SamplingSettings,
+    override,
+)
+from imagic_cli.errors import UsageError
+from imagic_cli.locate import can_be_named
+from imagic_cli.sweep import Item, parse_etas, parse_seed_range, parse_seeds
+
+Flags = Mapping[str, Any]
+
+
+def how(**flags: object) -> How:
+    """How to compute, from flags.
+
+    Raises:
+        UsageError: a value is out of range.
+    """
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", str(flags.get("device", "auto"))):
+        raise UsageError(f"no device '{flags['device']}'", "use --device auto, cpu, cuda, cuda:N or mps")
+    return override(How(), flags)
+
+
+def center(text: str | None) -> tuple[float, float] | None:
+    """Two fractions from 'x,y'.
+
+    Raises:
+        UsageError: it is not that.
+    """
+    if text is None:
+        return None
+    try:
+        x, y = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--center {text!r} is not two fractions", "such as --center 0.5,0.3") from None
+    return x, y
+
+
+def items(eta: str, first: int, count: int, output: Path | None) -> list[Item]:
+    """Each eta with each seed.
+
+    Raises:
+        UsageError: they cannot be meant, or are several for one output file.
+    """
+    found = [(each, seed) for each in parse_etas(eta) for seed in parse_seeds(first, count)]
+    if output is not None and len(found) > 1:
+        raise UsageError(f"--output takes one image, these are {len(found)}", "they are in the run's images folder")
+    if output is not None:
+        check_output(output, name="--output")
+    return found
+
+
+def grid(eta: str, seed: str) -> list[Item]:
+    """Each eta with each seed of a range.
+
+    Raises:
+        UsageError: they cannot be meant.
+    """
+    seeds = parse_seed_range(seed)
+    return [(each, one) for each in parse_etas(eta) for one in seeds]
+
+
+def counts(text: str) -> list[int]:
+    """Numbers of steps from '10,100,1000'.
+
+    Raises:
+        UsageError: it is not that.
+    """
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and len(part) < 8 for part in parts):
+        raise UsageError(f"--steps {text!r} is no list of steps", "such as 10,100,1000")
+    return sorted({int(part) for part in parts})
+
+
+def method(name: str | None, rank: int | None) -> dict[str, Any]:
+    """Stage B's flags for what it trains.
+
+    Raises:
+        UsageError: a rank was typed without LoRA, where there is none.
+    """
+    if rank is not None and name != "lora":
+        raise UsageError(f"--rank {rank} is of a LoRA", "add --method lora")
+    return {"method": name, "rank": rank}
+
+
+def rival_items(method: str, strength: str, seed: str, source: str | None, guidance: str) -> list[Item]:
+    """The tries of a baseline: strengths by seeds, or guidances of what has no seed.
+
+    Raises:
+        UsageError: they cannot be meant, or DDIB has no source text.
+    """
+    if method == "ddib":
+        if not says_something(source, "--source"):
+            raise UsageError("DDIB needs to know what the photograph shows", 'such as --source "a bird on a branch"')
+        return [(each, 0) for each in parse_etas(guidance, "--guidance")]
+    seeds = parse_seed_range(seed)
+    strengths = parse_etas(strength, "--strength")
+    for each in strengths:
+        if not 0 < float(each) <= 1:
+            raise UsageError(f"--strength {each} is not above 0 and at most 1")
+    return [(each, one) for each in strengths for one in seeds]
+
+
+def sharded(count: int, shard: str) -> list[int]:
+    """The numbers below `count` that are the I-th of N parts, for a `shard` of "I/N".
+
+    Raises:
+        UsageError: it is not that.
+    """
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", shard)
+    part, parts = (int(number) for number in found.groups()) if found else (0, 0)
+    if not 1 <= part <= parts:
+        raise UsageError(f"--shard {shard!r} is not I/N with I from 1 to N", "such as --shard 2/8")
+    return list(range(count))[part - 1 :: parts]
+
+
+def check_recipe(photo: Flags, optimize: Flags, finetune: Flags, generate: Flags) -> None:
+    """Refuse what cannot be meant of the numbers of all three stages.
+
+    Raises:
+        UsageError: a value is out of range.
+    """
+    override(PhotoSettings(), photo)
+    override(OptimizeSettings(), optimize, "optimize")
+    override(FinetuneSettings(), finetune, "finetune")
+    override(SamplingSettings(), generate)
+
+
+def check_output(output: Path, suffix: str = ".png", name: str = "the output") -> None:
+    """Refuse before the work, not after it, a file that could not be written.
+
+    Raises:
+        UsageError: it has another ending, or cannot be a file there.
+    """
+    if output.suffix.lower() != suffix:
+        raise UsageError(f"{name} {output} must end in {suffix}")
+    if not can_be_named(output) or output.is_dir() or not output.parent.is_dir():
+        raise UsageError(f"{name} {output} cannot be a file", "name one in a folder that exists")
+
+
+def check_folder(output: Path) -> None:
+    """Refuse before the work, not after it, a folder that could not be made.
+
+    Raises:
+        UsageError: it cannot be a folder there.
+    """
+    if not can_be_named(output) or (output.exists() and not output.is_dir()):
+        raise UsageError(f"--out {output} cannot be a folder")
+
+
+def says_something(text: str | None, name: str) -> bool:
+    """Whether a text is more than blanks.
+
+    Raises:
+        UsageError: it is no text at all.
+    """
+    # Bytes that are no UTF-8 reach Python as lone surrogates, which no tokenizer takes.
+    if text is not None and any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise UsageError(f"{name} is not valid UTF-8")
+    return bool(text and text.strip())

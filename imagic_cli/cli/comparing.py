@@ -1,0 +1,75 @@
+"""One run beside what else could have been done: other methods, and Imagic with less of a stage."""
+
+from __future__ import annotations
+
+from imagic_cli.cli import calls, checks
+from imagic_cli.cli import options as o
+from imagic_cli.cli.report import Report
+from imagic_cli.locate import existing_run
+
+
+def baseline(
+    method: o.MethodArgument,
+    run: o.RunArgument = None,
+    strength: o.StrengthOption = "0.4:0.8:0.1",
+    seed: o.SweepSeedOption = "0:8",
+    source: o.SourceOption = None,
+    guidance: o.GuidancesOption = "1,3,5,7.5",
+    scheduler: o.SchedulerOption = None,
+    steps: o.SampleStepsOption = None,
+    dtype: o.DtypeOption = None,
+    clip: o.ClipOption = None,
+    device: o.DeviceOption = "auto",
+    quiet: o.QuietOption = False,
+    json: o.JsonOption = False,
+    debug: o.DebugOption = False,
+) -> None:
+    """Edit the run's photograph by SDEdit or DDIB with the same pretrained model, and measure the images."""
+    items = checks.rival_items(method, strength, seed, source, guidance)
+    flags = {"scheduler": scheduler, "steps": steps, "dtype": dtype}
+    how = checks.how(device=device)
+    with Report(quiet, json) as report:
+        chosen = existing_run(run, report)
+        record, found, sampling = calls.sampling(chosen, flags, how)
+        from imagic_cli.evaluation.rivals import Rival
+        from imagic_cli.evaluation.scoring import aligner, score
+
+        judge = aligner(clip, record.model.source, report)
+        rival = Rival(chosen, record, found, method, source or "", sampling, how, report)
+        rival.make(items)
+        paths = {item: rival.path(item) for item in items}
+        metrics = rival.path(items[0]).parent / "metrics.csv"
+        score(paths, chosen.read_image(), record.text, judge, report).save(metrics)
+        for path in paths.values():
+            report.result(path, "image")
+        report.result(metrics, "metrics")
+
+
+def ablate(
+    stage: o.AblationArgument,
+    run: o.RunArgument = None,
+    eta: o.SweepEtaOption = "0:1:0.2",
+    seed: o.FirstSeedOption = 0,
+    lengths: o.LengthsOption = "10,100,1000",
+    batch_size: o.BatchSizeOption = None,
+    device: o.DeviceOption = "auto",
+    quiet: o.QuietOption = False,
+    json: o.JsonOption = False,
+    debug: o.DebugOption = False,
+) -> None:
+    """The paper's ablations as figures: without stage B above with it, or after stages A of other lengths."""
+    items = checks.items(eta, seed, 1, None)
+    counts = checks.counts(lengths)
+    how = checks.how(device=device, batch_size=batch_size)
+    with Report(quiet, json) as report:
+        chosen = existing_run(run, report)
+        record, found, _sampling = calls.sampling(chosen, {}, how)
+        from imagic_cli.evaluation import ablations
+
+        with calls.remembered(chosen):
+            if stage == "finetune":
+                etas = [eta for eta, _seed in items]
+                path = ablations.without_finetuning(chosen, record, found, etas, seed, how, report)
+            else:
+                path = ablations.lengths(chosen, record, found, counts, items, how, report)
+        report.result(path, "figure")
