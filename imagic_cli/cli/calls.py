@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from imagic_cli import files
 from imagic_cli.cli.report import Report
 from imagic_cli.config import (
+    AboveSettings,
     FinetuneSettings,
     How,
     ModelFlags,
@@ -128,7 +129,7 @@ def tuned_record(run: Run, level: str, flags: Flags, how: How) -> tuple[Record, 
         UsageError: the run's model has no such level, or a value is out of range.
     """
     recorded = run.read_record()
-    override(FinetuneSettings(), flags)
+    override(AboveSettings(), flags)
     levels = recorded.levels() if level == EVERY_LEVEL else (level,)
     if not set(levels) <= set(recorded.levels()):
         known = ", ".join((*recorded.levels(), EVERY_LEVEL))
