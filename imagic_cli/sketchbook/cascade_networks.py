@@ -23,6 +23,8 @@ from imagic_cli.sketchbook.scenes import SIZE
 FACTOR = 4
 # What begins a word in T5's vocabularies.
 SPACE = "\u2581"
+# Where they have padding and the end of a text.
+PAD, END = 0, 1
 # Log probabilities of a word and of a letter: a word of the grammar is never cheaper in letters.
 WORD, LETTER = -1.0, -10.0
 
@@ -54,8 +56,8 @@ def text_encoder(sizes: Sizes, words: int) -> T5EncoderModel:
             num_heads=sizes.t5_heads,
             feed_forward_proj="gated-gelu",
             dropout_rate=0.0,
-            pad_token_id=0,
-            eos_token_id=1,
+            pad_token_id=PAD,
+            eos_token_id=END,
         )
     )
 
@@ -63,7 +65,7 @@ def text_encoder(sizes: Sizes, words: int) -> T5EncoderModel:
 def read(encoder: T5EncoderModel, tokenizer: T5Tokenizer, captions: list[str]) -> torch.Tensor:
     """Captions as IF's pipeline hands them to its UNets: (B, WINDOW, width), what stands for padding included."""
     ids = token_ids(tokenizer, [caption.lower().strip() for caption in captions]).to(encoder.device)
-    hidden: torch.Tensor = encoder(ids, attention_mask=(ids != encoder.config.pad_token_id).long()).last_hidden_state
+    hidden: torch.Tensor = encoder(ids, attention_mask=ids.ne(PAD).long()).last_hidden_state
     return hidden
 
 

@@ -42,28 +42,26 @@ def export_cascade(out: Path, sizes: Sizes) -> Path:
     tokenizer, illustrator = trained_illustrator(out, sizes)
     above = networks.super_resolution(sizes).eval()
     load_average(above, out / "cascade-sr.safetensors")
-    none: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "watermarker": None}
-    base = IFPipeline(
-        tokenizer=tokenizer,
-        text_encoder=illustrator.text_encoder.half(),
-        unet=illustrator.unet.half(),
-        scheduler=networks.schedule(BASE_LARGEST),
-        requires_safety_checker=False,
-        **none,
-    )
-    base.save_pretrained(folder / "base")
+    none: dict[str, Any] = dict.fromkeys(("safety_checker", "feature_extractor", "watermarker"))
+    base: dict[str, Any] = none | {
+        "tokenizer": tokenizer,
+        "text_encoder": illustrator.text_encoder.half(),
+        "unet": illustrator.unet.half(),
+        "scheduler": networks.schedule(BASE_LARGEST),
+    }
+    IFPipeline(**base, requires_safety_checker=False).save_pretrained(folder / "base")
     load_as_float32(folder / "base" / "text_encoder" / "config.json")
-    # Published with IF's is its base's text encoder once more: nothing reads it.
-    super_resolution = IFSuperResolutionPipeline(
-        tokenizer=None,
-        text_encoder=None,
-        unet=above.half(),
-        scheduler=networks.schedule(LARGEST),
-        image_noising_scheduler=networks.noising(),
-        requires_safety_checker=False,
-        **none,
+    # IF's is published with its base's text encoder once more; nothing reads it.
+    super_resolution: dict[str, Any] = none | {
+        "tokenizer": None,
+        "text_encoder": None,
+        "unet": above.half(),
+        "scheduler": networks.schedule(LARGEST),
+        "image_noising_scheduler": networks.noising(),
+    }
+    IFSuperResolutionPipeline(**super_resolution, requires_safety_checker=False).save_pretrained(
+        folder / "super-resolution"
     )
-    super_resolution.save_pretrained(folder / "super-resolution")
     write_card(folder, CARD, out, LESSONS)
     return folder
 

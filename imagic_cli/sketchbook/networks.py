@@ -42,7 +42,7 @@ class Sizes:
     t5_width: int = 128
     t5_layers: int = 3
     t5_heads: int = 4
-    base: tuple[int, ...] = (32, 48, 128, 192)
+    base: tuple[int, ...] = (24, 48, 96, 192)
     super_resolution: tuple[int, ...] = (16, 16, 32, 64, 128)
     pixel_groups: int = 8
     judge: tuple[int, ...] = (24, 48, 96, 160)
