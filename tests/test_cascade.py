@@ -204,7 +204,7 @@ def test_every_scheduler_that_thresholds_samples_and_is_seeded(run: Path, schedu
         (2, ["finetune", "--level", "sr64-256"], f"there are: base, {SR}, all"),
         (4, ["finetune", "--level", SR, "--lr", 1], "learning_rate"),
         (2, ["finetune", "--level", "base", "--sr-condition", "optimized"], "--sr-condition is of what is above"),
-        (4, ["finetune", "--level", SR, "--sr-condition", "optimized"], "condition none -> optimized"),
+        (4, ["finetune", "--level", SR, "--sr-condition", "optimized"], 'condition default -> "optimized"'),
     ],
 )
 def test_a_bad_invocation(code: int, typed: list[object], part: str, run: Path) -> None:

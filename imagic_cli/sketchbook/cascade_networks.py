@@ -80,13 +80,14 @@ def super_resolution(sizes: Sizes) -> UNet2DConditionModel:
 
     The level of the second noise is the class label, embedded as a timestep is.
     """
-    return _pixel_unet(sizes, SIZE, 6, sizes.super_resolution, reading=1, class_embed_type="timestep")
+    # Half of the time goes by at the full size as it is: the way down leaves it at once.
+    return _pixel_unet(sizes, SIZE, 6, sizes.super_resolution, reading=1, first=0, class_embed_type="timestep")
 
 
 def _pixel_unet(
-    sizes: Sizes, side: int, channels: int, widths: tuple[int, ...], reading: int, **options: Any
+    sizes: Sizes, side: int, channels: int, widths: tuple[int, ...], reading: int, first: int = 1, **options: Any
 ) -> UNet2DConditionModel:
-    """IF's UNet, of which the `reading` smallest sides attend to the text."""
+    """IF's UNet: the `reading` smallest sides attend to the text, the largest has `first` blocks on the way down."""
     above = len(widths) - reading
     # 0 behind the variance channels is halfway between the least and the largest variance, and there they stay: no loss
     # reaches them. IF's pipelines expect them.
@@ -95,7 +96,7 @@ def _pixel_unet(
         in_channels=channels,
         out_channels=6,
         block_out_channels=widths,
-        layers_per_block=1,
+        layers_per_block=(first, *(1,) * (len(widths) - 1)),
         down_block_types=("ResnetDownsampleBlock2D",) * above + ("SimpleCrossAttnDownBlock2D",) * reading,
         mid_block_type="UNetMidBlock2DSimpleCrossAttn",
         up_block_types=("SimpleCrossAttnUpBlock2D",) * reading + ("ResnetUpsampleBlock2D",) * above,
