@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test lint types format torture memory delta bench sketchbook clean
+.PHONY: help setup demo check test lint types format torture memory delta bench sketchbook cascade clean
 
 help:  ## Show this
 	@awk -F ':.*## ' '/^[a-z].*:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,10 @@ sketchbook: setup  ## Train the bundled model anew (resumable), measure it, and 
 	rm -rf imagic_cli/sketchbook/model
 	cp -r $(SKETCHBOOK)/model imagic_cli/sketchbook/model
 	$(BIN)/python -m imagic_cli.sketchbook.measure imagic_cli/sketchbook/model
+
+cascade: setup  ## Train the small cascade in DeepFloyd IF's layout (resumable) into runs/sketchbook/cascade
+	for lesson in cascade-base cascade-sr; do \
+		$(BIN)/python -m imagic_cli.sketchbook.train $$lesson --out $(SKETCHBOOK) --device $(DEVICE) || exit 1; done
 
 clean:  ## Remove .venv and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -22,6 +22,7 @@ Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 EncoderDtype = Literal["fp32", "bf16", "fp16", "8bit"]
 Optimizer = Literal["adam", "adam8bit"]
 Method = Literal["full", "lora"]
+Condition = Literal["target", "optimized"]
 Fit = Literal["keep", "crop", "pad"]
 Scheduler = Literal["ddim", "ddpm", "euler", "euler-a", "dpm++", "heun", "pndm", "unipc"]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -141,6 +142,23 @@ class FinetuneSettings(TrainSettings):
         return self.model_dump(exclude={"method", "rank"} if self.method == "full" else None)
 
 
+class AboveSettings(FinetuneSettings):
+    """Stage B on a level above the base.
+
+    Attributes:
+        condition: at which embedding it is tuned; the paper's is the target's. It is sampled at the target's always.
+    """
+
+    condition: Condition = "target"
+
+    def work(self) -> dict[str, Any]:
+        """What a key holds; that of the paper's way is as it was before there was another."""
+        found = super().work()
+        if self.condition == "target":
+            del found["condition"]
+        return found
+
+
 class EnlargeSettings(Settings):
     """How a denoiser that enlarges a picture is sampled.
 
@@ -221,13 +239,13 @@ class Preset(Settings):
     photo: PhotoSettings = PhotoSettings()
     optimize: OptimizeSettings = OptimizeSettings()
     finetune: FinetuneSettings = FinetuneSettings()
-    super_resolution: FinetuneSettings = FinetuneSettings()
-    above: dict[str, FinetuneSettings] = {}
+    super_resolution: AboveSettings = AboveSettings()
+    above: dict[str, AboveSettings] = {}
     generate: SamplingSettings = SamplingSettings()
 
 
 S = TypeVar("S", bound=Settings)
-_FLAGS = {"learning_rate": "lr"}
+_FLAGS = {"learning_rate": "lr", "condition": "sr-condition"}
 _OF_ONE_STAGE = {"steps", "lr"}
 
 

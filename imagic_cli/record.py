@@ -10,7 +10,16 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from imagic_cli import files
-from imagic_cli.config import FinetuneSettings, ModelSource, OptimizeSettings, PhotoSettings, SamplingSettings, Settings
+from imagic_cli.config import (
+    AboveSettings,
+    Condition,
+    FinetuneSettings,
+    ModelSource,
+    OptimizeSettings,
+    PhotoSettings,
+    SamplingSettings,
+    Settings,
+)
 from imagic_cli.errors import ArtifactError
 from imagic_cli.names import BASE, part
 from imagic_cli.stamps import SCHEMA, Stamp, canonical
@@ -53,7 +62,7 @@ class Record(Settings):
     optimize: OptimizeSettings
     finetune: FinetuneSettings
     generate: SamplingSettings
-    above: dict[str, FinetuneSettings] = {}
+    above: dict[str, AboveSettings] = {}
     sizes: tuple[int, ...] = ()
     history: dict[str, StageRecord] = {}
 
@@ -76,14 +85,19 @@ class Record(Settings):
         """Stage B's settings for one level."""
         return self.finetune if level == BASE else self.above[level]
 
+    def condition(self, level: str) -> Condition:
+        """At which embedding stage B tunes one level."""
+        return "optimized" if level == BASE else self.above[level].condition
+
     def finetune_stamp(self, embeddings: str, level: str = BASE) -> Stamp:
         """What stage B makes of one level with the embeddings with this digest."""
         inputs = {"image": self.image.pixels, "model": self.identity}
         settings = self.recipe(level).work()
-        if level == BASE:
-            return Stamp("weights", "finetune", settings, inputs | {"embeddings": embeddings})
-        # Tuned at e_tgt, which is made of the text and the model alone: another stage A leaves it as it is.
-        return Stamp("weights", "finetune", settings | {"level": level, "text": self.text}, inputs)
+        if self.condition(level) == "optimized":
+            inputs |= {"embeddings": embeddings}
+        # e_tgt is made of the text and the model alone: what is tuned at it is the same after another stage A.
+        told = {} if level == BASE else {"level": level, "text": self.text}
+        return Stamp("weights", "finetune", settings | told, inputs)
 
     def generate_stamp(self, sampling: SamplingSettings, embeddings: str, weights: Mapping[str, str]) -> Stamp:
         """What stage C makes of the embeddings with this digest and the weights with these, by level.

@@ -93,11 +93,18 @@ def recorded_model(run: Run, record: Record, how: How) -> Model:
 
 
 def finetune_record(record: Record, levels: Sequence[str], flags: Flags, how: How) -> Record:
-    """The record with what `imagic finetune` was told about these levels."""
-    told = {}
+    """The record with what `imagic finetune` was told about these levels.
+
+    Raises:
+        UsageError: a value is out of range, or only of use above the base.
+    """
+    if flags.get("condition") is not None and set(levels) <= {BASE}:
+        raise UsageError("--sr-condition is of what is above the base of a cascade", "the base is tuned at e_opt")
+    told: dict[str, FinetuneSettings] = {}
     for level in levels:
         recipe = _recipe(record, level, flags.get("method"))
-        told[level] = config.override(recipe, _resolved(recipe, flags, how))
+        meant = {name: value for name, value in flags.items() if name != "condition" or level != BASE}
+        told[level] = config.override(recipe, _resolved(recipe, meant, how))
     finetune = told.pop(BASE, record.finetune)
     return record.model_copy(update={"finetune": finetune, "above": record.above | told})
 

@@ -11,12 +11,13 @@ from pathlib import Path
 import huggingface_hub
 import numpy as np
 import pytest
+import torch
 import toys
 from drive import digests, done, imagic
 from PIL import Image
 from refusals import edit_json, optimize, refused
 
-from imagic_cli.artifacts import Embeddings
+from imagic_cli.artifacts import Embeddings, Weights
 from imagic_cli.backends.source import find
 from imagic_cli.config import ModelSource, load_preset
 
@@ -127,6 +128,24 @@ def test_another_stage_a_leaves_super_resolution_alone(photo: Path, models: Path
     assert imagic("generate", "--run", run).code == 4
 
 
+def test_super_resolution_can_be_tuned_at_what_stage_a_found(run: Path) -> None:
+    base, above = run / "weights.safetensors", run / f"weights-{SR}.safetensors"
+    at_target, lower = Weights.load(above).content.deltas, base.read_bytes()
+    done("finetune", "--run", run, "--level", SR, "--sr-condition", "optimized", "--force")
+    assert states(run)["generate"] == ("stale", f"weights-{SR} changed")
+    assert "up to date" in done("finetune", "--run", run).err
+    found = Weights.load(above).content.deltas
+    assert any(not torch.equal(found[name], delta) for name, delta in at_target.items())
+    # Now it depends on stage A, as the base does.
+    done("optimize", "--run", run, "--seed", 1, "--force")
+    assert states(run)[f"finetune-{SR}"] == ("stale", "embeddings changed")
+    done("optimize", "--run", run, "--seed", 0, "--force")
+    done("finetune", "--run", run, "--sr-condition", "target", "--force")
+    again = Weights.load(above).content.deltas
+    assert all(torch.equal(again[name], delta) for name, delta in at_target.items())
+    assert base.read_bytes() == lower
+
+
 def test_a_refused_level_leaves_the_others_as_they_are(run: Path) -> None:
     (run / "weights.safetensors").unlink()
     before = digests(run)
@@ -184,6 +203,8 @@ def test_every_scheduler_that_thresholds_samples_and_is_seeded(run: Path, schedu
         (2, ["generate", "--size", 0], "--size 0"),
         (2, ["finetune", "--level", "sr64-256"], f"there are: base, {SR}, all"),
         (4, ["finetune", "--level", SR, "--lr", 1], "learning_rate"),
+        (2, ["finetune", "--level", "base", "--sr-condition", "optimized"], "--sr-condition is of what is above"),
+        (4, ["finetune", "--level", SR, "--sr-condition", "optimized"], 'condition default -> "optimized"'),
     ],
 )
 def test_a_bad_invocation(code: int, typed: list[object], part: str, run: Path) -> None:

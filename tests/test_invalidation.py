@@ -15,7 +15,14 @@ from drive import digests, done, imagic
 from PIL import Image
 from specimen import OTHER_TEXT, STEPS, TEXT
 
-from imagic_cli.config import FinetuneSettings, ModelSource, OptimizeSettings, PhotoSettings, SamplingSettings
+from imagic_cli.config import (
+    AboveSettings,
+    FinetuneSettings,
+    ModelSource,
+    OptimizeSettings,
+    PhotoSettings,
+    SamplingSettings,
+)
 from imagic_cli.record import ImageRecord, Record
 
 Arguments = list[object]
@@ -270,3 +277,7 @@ def test_keys_are_what_they_were() -> None:
         "52e0d9afc5acb36c1e728d507bb0ce9c376cd2cabebd4b317da96b93d4a686e1",
         "a82789c1e83c943aaa58d18a8afdfa8156858231a29c7f08cb19fdaf3680af50",
     ]
+    # A cascade's upper level, tuned at e_tgt: its key was made before there was another way.
+    cascade = record.model_copy(update={"above": {"sr64-256": AboveSettings(dtype="fp32")}, "sizes": (64, 256)})
+    key = "566a6ce44230fc7a29f2782979931a17386a6191ca4f6ae450c7a0dcf704f2ce"
+    assert {cascade.finetune_stamp(digest * 64, "sr64-256").key for digest in "ef"} == {key}

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import CLIPModel, CLIPTokenizer
 
-from imagic_cli.sketchbook import export, lesson_unet, measure, networks, train
+from imagic_cli.sketchbook import export, lesson_cascade, lesson_unet, measure, networks, train
 from imagic_cli.sketchbook.captions import known_words
 from imagic_cli.sketchbook.corpus import Corpus
 from imagic_cli.sketchbook.judge import CLASSES, Judge
@@ -32,6 +32,11 @@ TINY = Sizes(
     heads=2,
     unet=(16, 16),
     unet_heads=(2, 2),
+    t5_width=32,
+    t5_layers=1,
+    t5_heads=2,
+    base=(16, 16),
+    super_resolution=(16, 16),
     judge=(16, 16),
 )
 
@@ -60,11 +65,13 @@ class Line:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A folder in which the three networks made two steps each, in the order the command line asks for."""
+    """A folder in which every network made two steps, in the order the command line asks for."""
     out = tmp_path_factory.mktemp("sketchbook")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "SCALE_SCENES", 6)
-        patch.setattr(lesson_unet, "SHOWN", ("a bird", "a dog"))
+        for lesson in (lesson_unet, lesson_cascade):
+            patch.setattr(lesson, "SHOWN", ("a bird", "a dog"))
+        patch.setattr(lesson_cascade, "ENLARGED", 2)
         for name, learn in train.LEARN.items():
             torch.manual_seed(0)
             learn(out, TINY, Pace(steps=2, rate=1e-3), Corpus(out / "cache", 6, 4), 2, "cpu")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from PIL import Image
@@ -51,7 +51,6 @@ class Level:
         module: the nn.Module with its weights.
         schedule: its training noise and target.
         predict: what it computes, with `module`.
-        conditioning: which embedding it is tuned at.
         guide: draws what it is given beside x_t in training: (clean (1, C, H, W), draws, generator) -> guide.
     """
 
@@ -59,7 +58,6 @@ class Level:
     module: Any
     schedule: Schedule
     predict: Predict
-    conditioning: Literal["optimized", "target"] = "optimized"
     guide: Callable[[Tensor, int, torch.Generator], Guide | None] = unguided
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from diffusers import DDPMScheduler
@@ -87,7 +87,7 @@ class LowResolution:
 
 
 def pixel_level(name: str, unet: Any, schedule: Schedule, low: LowResolution | None) -> Level:
-    """The level that a UNet is; with `low` one above the base, which follows the target text."""
+    """The level that a UNet is; with `low` one above the base."""
 
     def predict(x_t: Tensor, timestep: Tensor, embedding: Embedding, guide: Guide | None = None) -> Tensor:
         seen = x_t if guide is None else torch.cat([x_t, guide.picture.to(x_t)], dim=1)
@@ -98,7 +98,4 @@ def pixel_level(name: str, unet: Any, schedule: Schedule, low: LowResolution | N
         # The channels behind them are the learned variance, which the paper's loss says nothing of.
         return output[:, : x_t.shape[1]]
 
-    if low is None:
-        return Level(name, unet, schedule, predict)
-    conditioning: Literal["target"] = "target"
-    return Level(name, unet, schedule, predict, conditioning, low.guide)
+    return Level(name, unet, schedule, predict) if low is None else Level(name, unet, schedule, predict, low.guide)

@@ -11,7 +11,7 @@ from imagic_cli import files
 from imagic_cli.cli.checks import Flags, says_something
 from imagic_cli.cli.report import Report
 from imagic_cli.config import (
-    FinetuneSettings,
+    AboveSettings,
     How,
     ModelFlags,
     OptimizeSettings,
@@ -78,7 +78,7 @@ def tuned_record(run: Run, level: str, flags: Flags, how: How) -> tuple[Record, 
         UsageError: the run's model has no such level, or a value is out of range.
     """
     recorded = run.read_record()
-    override(FinetuneSettings(), flags)
+    override(AboveSettings(), flags)
     levels = recorded.levels() if level == EVERY_LEVEL else (level,)
     if not set(levels) <= set(recorded.levels()):
         known = ", ".join((*recorded.levels(), EVERY_LEVEL))

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from imagic_cli.config import Dtype, EncoderDtype, Fit, Method, Optimizer, Scheduler
+from imagic_cli.config import Condition, Dtype, EncoderDtype, Fit, Method, Optimizer, Scheduler
 
 _MODEL, _RECIPE, _HOW, _SAY = "Model and photograph", "Recipe", "Computation", "Output"
 
@@ -175,6 +175,12 @@ GuidanceOption = Annotated[
 LevelOption = Annotated[
     str,
     typer.Option("--level", help="Of a cascade: base, the name of one above it, or all.", rich_help_panel=_RECIPE),
+]
+ConditionOption = Annotated[
+    Condition | None,
+    typer.Option(
+        "--sr-condition", help="Of a cascade: tune above the base at this embedding.", rich_help_panel=_RECIPE
+    ),
 ]
 StopOption = Annotated[
     int | None, typer.Option("--size", help="Of a cascade: the size to stop at.", rich_help_panel=_RECIPE)

@@ -71,6 +71,7 @@ def finetune(
     delta_dtype: o.DeltaOption = None,
     method: o.MethodOption = None,
     rank: o.RankOption = None,
+    sr_condition: o.ConditionOption = None,
     device: o.DeviceOption = "auto",
     gradient_checkpointing: o.CheckpointingOption = False,
     checkpoint_every: o.CheckpointEveryOption = None,
@@ -84,7 +85,7 @@ def finetune(
 ) -> None:
     """Stage B: fine-tune the denoiser so that this embedding gives the photograph back."""
     flags = {"steps": steps, "learning_rate": lr, "batch": batch, "seed": seed, "optimizer": optimizer, "dtype": dtype}
-    tuned = checks.method(method, rank) | {"delta_dtype": delta_dtype}
+    tuned = checks.method(method, rank) | {"delta_dtype": delta_dtype, "condition": sr_condition}
     how = checks.how(
         device=device,
         gradient_checkpointing=gradient_checkpointing,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def export(out: Path, sizes: Sizes) -> Path:
     for place in ("tokenizer", "clip"):
         networks.tokenizer(folder / place, sizes)
     for saved in ("text_encoder", "clip"):
-        _load_as_float32(folder / saved / "config.json")
+        load_as_float32(folder / saved / "config.json")
     if (out / "judge.safetensors").exists():
         judge = Judge(sizes.judge)
         load_average(judge, out / "judge.safetensors")
@@ -97,27 +98,27 @@ def export(out: Path, sizes: Sizes) -> Path:
     CLIPImageProcessorPil(
         do_resize=True, size=size, do_center_crop=False, crop_size=size, image_mean=MEAN, image_std=STD
     ).save_pretrained(folder / "clip")
-    (folder / "README.md").write_text(_card(out, folder), encoding="utf-8")
+    write_card(folder, CARD, out, LESSONS)
     return folder
 
 
-def _load_as_float32(config: Path) -> None:
+def load_as_float32(config: Path) -> None:
     """Transformers loads in the saved precision where diffusers loads in float32: one pipeline needs one of them."""
     text = config.read_text(encoding="utf-8").replace('"float16"', '"float32"')
     config.write_text(text, encoding="utf-8")
 
 
-def _card(out: Path, folder: Path) -> str:
-    """The model card: what was measured, never what was hoped for."""
+def write_card(folder: Path, card: str, out: Path, lessons: Sequence[str]) -> None:
+    """Writes the model card of `folder`: what `out` says was measured, never what was hoped for."""
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
     rows = []
-    for name in LESSONS:
+    for name in lessons:
         if not (out / f"{name}.jsonl").exists():
             continue
         last = json.loads((out / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()[-1])
         figures = ", ".join(f"{key} {value:.4g}" for key, value in last.items() if key not in ("step", "hours"))
         rows.append(f"| {name} | {last['step']} | {last['hours']:.2f} | {figures} |")
-    return CARD.format(size=size, rows="\n".join(rows))
+    (folder / "README.md").write_text(card.format(size=size, rows="\n".join(rows)), encoding="utf-8")
 
 
 CARD = """---

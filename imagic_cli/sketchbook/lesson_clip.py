@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 from torch import nn
-from transformers import CLIPModel, CLIPTokenizer
+from transformers import CLIPModel, CLIPTokenizer, PreTrainedTokenizerBase
 
 from imagic_cli.sketchbook.corpus import Pictures, tensor
 from imagic_cli.sketchbook.grid import grid
@@ -25,8 +25,8 @@ def pixel_values(pictures: torch.Tensor) -> torch.Tensor:
     return ((pictures + 1) / 2 - mean) / std
 
 
-def token_ids(tokenizer: CLIPTokenizer, captions: Sequence[str]) -> torch.Tensor:
-    """Ids (B, length) of captions padded as Stable Diffusion pads them."""
+def token_ids(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str]) -> torch.Tensor:
+    """Ids (B, length) of captions padded to the tokenizer's window, as Stable Diffusion and IF pad them."""
     ids: torch.Tensor = tokenizer(
         list(captions),
         padding="max_length",

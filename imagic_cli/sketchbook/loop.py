@@ -77,7 +77,7 @@ MOMENTS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
     Muon: ("momentum",),
 }
 # Weights whose rows are looked up, or that face pictures and latents, are no mixing of features: Adam trains them.
-FOR_ADAM = ("embedding", "conv_in", "conv_out", "quant_conv")
+FOR_ADAM = ("embedding", "shared", "relative_attention_bias", "conv_in", "conv_out", "quant_conv")
 
 
 @dataclass

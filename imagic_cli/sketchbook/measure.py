@@ -19,9 +19,9 @@ from torch import Tensor
 
 from imagic_cli.evaluation.alignment import ClipScore
 from imagic_cli.sketchbook.corpus import tensor
+from imagic_cli.sketchbook.denoising import GUIDANCE
 from imagic_cli.sketchbook.judge import CLASSES, Judge, agreement, load, truth
 from imagic_cli.sketchbook.lesson_judge import accuracy
-from imagic_cli.sketchbook.lesson_unet import GUIDANCE
 from imagic_cli.sketchbook.scenes import Scene, drawn, held_out, sample
 
 _HEAD = "\n## Measured\n"

@@ -39,6 +39,12 @@ class Sizes:
     unet: tuple[int, ...] = (64, 128, 192)
     unet_heads: tuple[int, ...] = (4, 4, 8)
     unet_layers: int = 1
+    t5_width: int = 128
+    t5_layers: int = 3
+    t5_heads: int = 4
+    base: tuple[int, ...] = (24, 48, 96, 192)
+    super_resolution: tuple[int, ...] = (16, 16, 32, 64, 128)
+    pixel_groups: int = 8
     judge: tuple[int, ...] = (24, 48, 96, 160)
 
 
@@ -99,11 +105,18 @@ def unet(sizes: Sizes) -> UNet2DConditionModel:
         attention_head_dim=sizes.unet_heads,
         norm_num_groups=16,
     )
-    # Every residual branch starts at nothing, as in the networks that this one descends from: it learns faster so.
-    for name, weight in network.named_parameters():
-        if name.rsplit(".", 2)[-2] in ("conv2", "proj_out", "conv_out"):
-            nn.init.zeros_(weight)
+    silence(network, ("conv2", "proj_out", "conv_out"))
     return network
+
+
+def silence(network: nn.Module, last: tuple[str, ...]) -> None:
+    """Makes every residual branch start at nothing; `last` are the ends of the names of their last layers.
+
+    So start the networks that these descend from: they learn faster so.
+    """
+    for name, weight in network.named_parameters():
+        if name.rpartition(".")[0].endswith(last):
+            nn.init.zeros_(weight)
 
 
 def scheduler() -> DDIMScheduler:

@@ -1,9 +1,11 @@
 """Trains the bundled model: `python -m imagic_cli.sketchbook.train vae|clip|decoder|judge|unet|export --out DIR`.
 
+Or the small cascade: `cascade-base`, then `cascade-sr`, at whose end DIR/cascade is written, as by `cascade-export`.
+
 Each command takes up its own checkpoint in DIR, so the same command given again trains on; `export` (also done at the
 end of `unet`) writes DIR/model, a Stable Diffusion folder with its model card. `decoder` and `unet` need a finished
 `vae` and may run side by side; after more of `vae` or `clip`, give `unet` some more steps too: it has to follow the
-latents and the words it reads. `judge` needs nothing.
+latents and the words it reads. `judge` needs nothing; `cascade-sr` reads by the text encoder of `cascade-base`.
 """
 
 from __future__ import annotations
@@ -21,10 +23,19 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import nn
 
-from imagic_cli.sketchbook import networks
+from imagic_cli.backends.pixels import LowResolution
+from imagic_cli.sketchbook import cascade_networks, networks
 from imagic_cli.sketchbook.corpus import Corpus
 from imagic_cli.sketchbook.export import export, trained_clip, trained_vae
+from imagic_cli.sketchbook.export_cascade import (
+    BASE_LARGEST,
+    LARGEST,
+    export_cascade,
+    trained_illustrator,
+    untrained_illustrator,
+)
 from imagic_cli.sketchbook.judge import Judge
+from imagic_cli.sketchbook.lesson_cascade import BaseLesson, SuperResolutionLesson
 from imagic_cli.sketchbook.lesson_clip import ClipLesson
 from imagic_cli.sketchbook.lesson_judge import JudgeLesson
 from imagic_cli.sketchbook.lesson_unet import UnetLesson, encoded
@@ -50,6 +61,9 @@ PLANS = {
     "decoder": Plan(20_000, 2e-3, 4),
     "unet": Plan(60_000, 1e-3, 32),
     "judge": Plan(2_500, 1e-3, 48),
+    # About an hour and a quarter, and half an hour, of two cores.
+    "cascade-base": Plan(8_000, 1e-3, 32),
+    "cascade-sr": Plan(4_000, 1e-3, 8),
 }
 
 
@@ -120,19 +134,48 @@ def learn_unet(out: Path, sizes: Sizes, pace: Pace, corpus: Corpus, batch: int, 
     export(out, sizes)
 
 
+def learn_cascade_base(out: Path, sizes: Sizes, pace: Pace, corpus: Corpus, batch: int, device: str) -> None:
+    """Trains the cascade's base with its text encoder; leaves cascade-base.safetensors, .jsonl and .png in `out`."""
+    tokenizer, network = untrained_illustrator(out, sizes)
+    noise = cascade_networks.schedule(BASE_LARGEST)
+    seen, heldout = corpus.pictures("train"), corpus.pictures("heldout")
+    train(BaseLesson(_placed(network, device), tokenizer, noise, seen, heldout, batch), out, pace)
+
+
+def learn_cascade_sr(out: Path, sizes: Sizes, pace: Pace, corpus: Corpus, batch: int, device: str) -> None:
+    """Trains super-resolution on what the base's text encoder makes of captions, then exports the cascade."""
+    tokenizer, illustrator = trained_illustrator(out, sizes)
+    noising = cascade_networks.noising()
+    lesson = SuperResolutionLesson(
+        network=_placed(cascade_networks.super_resolution(sizes), device),
+        text_encoder=_placed(illustrator.text_encoder, device),
+        tokenizer=tokenizer,
+        noise=cascade_networks.schedule(LARGEST),
+        low=LowResolution(noising, noising.config["num_train_timesteps"], cascade_networks.FACTOR),
+        pictures=corpus.pictures("train"),
+        heldout=corpus.pictures("heldout"),
+        batch=batch,
+    )
+    train(lesson, out, pace)
+    export_cascade(out, sizes)
+
+
 LEARN = {
     "vae": learn_vae,
     "clip": learn_clip,
     "decoder": learn_decoder,
     "judge": learn_judge,
     "unet": learn_unet,
+    "cascade-base": learn_cascade_base,
+    "cascade-sr": learn_cascade_sr,
 }
+EXPORT = {"export": export, "cascade-export": export_cascade}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line. Raises FileNotFoundError when an earlier network is missing."""
     parser = argparse.ArgumentParser(prog="python -m imagic_cli.sketchbook.train", description=__doc__)
-    parser.add_argument("network", choices=[*LEARN, "export"])
+    parser.add_argument("network", choices=[*LEARN, *EXPORT])
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints, logs, grids and the model")
     parser.add_argument("--steps", type=int, help="the last step; the rate falls towards it (default: the plan's)")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop this session after so many minutes")
@@ -146,8 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(given.threads)
     with _logging_to(given.out / "train.log"):
-        if given.network == "export":
-            export(given.out, Sizes())
+        if given.network in EXPORT:
+            EXPORT[given.network](given.out, Sizes())
         else:
             _learn(given)
 

@@ -35,7 +35,7 @@ def finetune(
 ) -> None:
     """Fit denoisers to the image: min over theta, or over a LoRA beside it, of L(x, e, theta).
 
-    The base is tuned at e_opt, what is above it at e_tgt.
+    The base is tuned at e_opt, what is above it at e_tgt unless its settings say otherwise.
 
     Args:
         run: holds stage A's result.
@@ -98,7 +98,7 @@ def _train(
     settings = record.recipe(name)
     clean = encode_image(backend, image, precision.device, name)
     level, trained = _trained(backend, name, settings, precision)
-    e = getattr(embeddings.content, level.conditioning).to(precision.device)
+    e = getattr(embeddings.content, record.condition(name)).to(precision.device)
 
     training = Training(
         run=run,

@@ -1,0 +1,146 @@
+"""What the cascade learns: the base and its text encoder to draw small scenes, super-resolution to enlarge them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from PIL import Image
+from torch import nn
+from transformers import T5EncoderModel, T5Tokenizer
+
+from imagic_cli.backends.base import Guide, Level
+from imagic_cli.backends.pixels import LowResolution, enlarged, pixel_level, reduced, schedule
+from imagic_cli.backends.schedulers import pixel_sampler
+from imagic_cli.embedding import Embedding
+from imagic_cli.sketchbook.cascade_networks import FACTOR, Illustrator, read
+from imagic_cli.sketchbook.corpus import Pictures, tensor
+from imagic_cli.sketchbook.denoising import SHOWN, heldout_loss, noised, sampled, worded
+from imagic_cli.sketchbook.grid import grid
+from imagic_cli.sketchbook.loop import generator
+from imagic_cli.sketchbook.scenes import SIZE, sample
+
+# How much the smaller pictures of the grid are noised: as much as IF's pipeline does.
+NOISE_LEVEL = 250
+# A whole held-out split at full size would take as long as some hundred steps.
+MEASURED, ENLARGED = 128, 8
+
+
+@dataclass
+class BaseLesson:
+    """Trains on `pictures` of the training split made small, measured on `heldout`: uint8 (N, 128, 128, 3) both."""
+
+    network: Illustrator
+    tokenizer: T5Tokenizer
+    noise: DDPMScheduler
+    pictures: Pictures
+    heldout: Pictures
+    batch: int = 32
+    name: str = "cascade-base"
+
+    def loss(self, rng: torch.Generator) -> torch.Tensor:
+        """The mean square error of the velocity, over timesteps spread evenly within the batch."""
+        chosen = torch.randint(len(self.pictures), (self.batch,), generator=rng).tolist()
+        return self._error(self.network, [self.pictures[i] for i in chosen], worded(chosen, rng), rng)
+
+    def _error(
+        self, network: nn.Module, pixels: Sequence[Pictures], captions: list[str], rng: torch.Generator
+    ) -> torch.Tensor:
+        assert isinstance(network, Illustrator)
+        task = noised(self.noise, reduced(tensor(pixels), FACTOR), rng).to(network.unet.device)
+        text = Embedding(read(network.text_encoder, self.tokenizer, captions))
+        predicted = _level(network.unet, self.noise).predict(task.noisy, task.timesteps, text)
+        return F.mse_loss(predicted, task.target)
+
+    def measure(self, network: nn.Module) -> dict[str, float]:
+        """The loss on held-out scenes with their full captions and always the same noise."""
+        return heldout_loss(
+            self.name,
+            len(self.heldout),
+            lambda part, captions, rng: self._error(network, list(self.heldout[part]), captions, rng),
+        )
+
+    def picture(self, network: nn.Module) -> Image.Image:
+        """One picture for each of `SHOWN`, guided, always from the same noise, its pixels enlarged to be seen."""
+        assert isinstance(network, Illustrator)
+        text = Embedding(read(network.text_encoder, self.tokenizer, [""] * len(SHOWN) + list(SHOWN)))
+        level, side = _level(network.unet, self.noise), SIZE // FACTOR
+        noise = torch.randn((len(SHOWN), 3, side, side), generator=generator("cascade base grid"))
+        made = sampled(
+            lambda seen, timestep: level.predict(seen, timestep, text),
+            pixel_sampler("ddim", self.noise.config),
+            noise.to(network.unet.device),
+        )
+        return grid([*F.interpolate(made, scale_factor=FACTOR)], 8)
+
+
+@dataclass
+class SuperResolutionLesson:
+    """Trains on `pictures` of the training split, measured on the first of `heldout`: uint8 (N, 128, 128, 3) both.
+
+    What it is given beside a noisy picture is made as for the fine-tuning of a photograph; see `LowResolution`.
+    """
+
+    network: UNet2DConditionModel
+    text_encoder: T5EncoderModel
+    tokenizer: T5Tokenizer
+    noise: DDPMScheduler
+    low: LowResolution
+    pictures: Pictures
+    heldout: Pictures
+    batch: int = 8
+    name: str = "cascade-sr"
+
+    def loss(self, rng: torch.Generator) -> torch.Tensor:
+        """The mean square error of the velocity, over timesteps spread evenly within the batch."""
+        chosen = torch.randint(len(self.pictures), (self.batch,), generator=rng).tolist()
+        return self._error(self.network, [self.pictures[i] for i in chosen], worded(chosen, rng), rng)
+
+    def _error(
+        self, network: nn.Module, pixels: Sequence[Pictures], captions: list[str], rng: torch.Generator
+    ) -> torch.Tensor:
+        assert isinstance(network, UNet2DConditionModel)
+        clean = tensor(pixels)
+        task = noised(self.noise, clean, rng).to(network.device)
+        level = _level(network, self.noise, self.low)
+        guide = level.guide(clean.to(network.device), len(clean), rng)
+        return F.mse_loss(level.predict(task.noisy, task.timesteps, self._read(captions), guide), task.target)
+
+    def _read(self, captions: list[str]) -> Embedding:
+        with torch.no_grad():
+            return Embedding(read(self.text_encoder, self.tokenizer, captions))
+
+    def measure(self, network: nn.Module) -> dict[str, float]:
+        """The loss on held-out scenes with their full captions and always the same noise."""
+        return heldout_loss(
+            self.name,
+            min(MEASURED, len(self.heldout)),
+            lambda part, captions, rng: self._error(network, list(self.heldout[part]), captions, rng),
+        )
+
+    def picture(self, network: nn.Module) -> Image.Image:
+        """Held-out scenes: enlarged as what is given, as super-resolution makes them, and as they are."""
+        assert isinstance(network, UNet2DConditionModel)
+        clean = tensor(list(self.heldout[:ENLARGED]), network.device)
+        rng = generator("cascade sr grid")
+        low = enlarged(reduced(clean, FACTOR), (SIZE, SIZE))
+        given, noise = (torch.randn(clean.shape, generator=rng).to(network.device) for _ in range(2))
+        labels = torch.full((len(clean),), NOISE_LEVEL, device=network.device)
+        guide = Guide(self.low.scheduler.add_noise(low, given, labels).repeat(2, 1, 1, 1), labels.repeat(2))
+        level = _level(network, self.noise, self.low)
+        text = self._read([""] * len(clean) + [sample(i, "heldout").caption() for i in range(len(clean))])
+        made = sampled(
+            lambda seen, timestep: level.predict(seen, timestep, text, guide),
+            pixel_sampler("ddim", self.noise.config),
+            noise,
+        )
+        return grid([*low, *made, *clean], len(clean))
+
+
+def _level(unet: nn.Module, noise: DDPMScheduler, low: LowResolution | None = None) -> Level:
+    """The level that `imagic` itself makes of a UNet: what is trained here is what is run there."""
+    return pixel_level("cascade", unet, schedule("cascade", noise.config), low)
