@@ -14,7 +14,7 @@ from imagic_cli import files, png
 from imagic_cli.config import SamplingSettings
 from imagic_cli.container import corrupt, peek, read
 from imagic_cli.errors import ArtifactError, ImagicError, InputError
-from imagic_cli.names import BASE, part, typed, variant_name
+from imagic_cli.names import BASE, part, picture_name, typed, variant_name
 from imagic_cli.record import Record
 from imagic_cli.run import Run
 from imagic_cli.stamps import Stamp
@@ -252,7 +252,7 @@ def _verify_samples(record: Record, variant: str, path: Path) -> None:
 def _verify_image(path: Path, key: str | None) -> None:
     record = png.verify(path)
     seed = record.get("seed")
-    name = f"eta-{record.get('eta')}_seed-{seed:04d}.png" if isinstance(seed, int) else ""
+    name = picture_name(str(record.get("eta")), seed) if isinstance(seed, int) else ""
     if path.name != name or (key is not None and record.get("key") != key):
         raise ArtifactError(f"{path} is not the image that its name and place say", "remove it and generate again")
 

@@ -37,6 +37,11 @@ def slug(text: str, longest: int) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:longest].strip("-") or "x"
 
 
+def picture_name(eta: str, seed: int) -> str:
+    """The file of one of stage C's images."""
+    return f"eta-{eta}_seed-{seed:04d}.png"
+
+
 def variant_name(usual: SamplingSettings, sampling: SamplingSettings) -> str:
     """A folder name for what differs from the run's usual way of sampling; empty if nothing does."""
     parts = []

@@ -37,7 +37,7 @@ def test_a_list_is_edited_measured_and_averaged(pairs: Path, models: Path, clip:
     out = tmp_path / "out"
     command = ["evaluate", pairs, "--out", out, "--model", models / "sd", "--clip", clip, *GRID]
     told = done(*command)
-    assert [Path(line).name for line in told.lines[-3:]] == ["summary.md", "tradeoff.svg", "index.html"]
+    assert [Path(line).name for line in told.lines[-4:]] == ["summary.md", "edits.csv", "tradeoff.svg", "index.html"]
     found = summary(out)
     assert list(found.results) == ["0001-a-b-a-bird", "0003-a-b-b-a-cat-b"]
     assert {name: failure["code"] for name, failure in found.failures.items()} == {"0002-none-a-dog": 3}

@@ -16,6 +16,7 @@ from imagic_cli.evaluation.alignment import ClipScore
 from imagic_cli.evaluation.intervals import Interval, bootstrap
 from imagic_cli.evaluation.scoring import aligner, score
 from imagic_cli.evaluation.silent import Recipe, nobody, sampled, tuned
+from imagic_cli.evaluation.table import Table, preferred_fidelity
 from imagic_cli.events import Listener, Note
 from imagic_cli.manifest import Pair
 from imagic_cli.names import slug
@@ -152,7 +153,15 @@ class Summary:
     @property
     def fidelity(self) -> str:
         """The figure of fidelity to the input."""
-        return next((name for name in self.curves if name.startswith("1-lpips")), "ssim")
+        return preferred_fidelity(self.curves)
+
+    def tables(self) -> dict[str, Table]:
+        """Each edit's figures, by its name."""
+        found = {}
+        for name, result in self.results.items():
+            rows = {(row["eta"], row["seed"]): {key: row[key] for key in self.curves} for row in result["rows"]}
+            found[name] = Table(rows, self.alignment, self.fidelity)
+        return found
 
 
 def summary(folder: Path) -> Summary:

@@ -1,16 +1,44 @@
-"""What an evaluation leaves for people: a table, the curve over all edits, and an index page of their sheets."""
+"""What an evaluation leaves for people: tables, the curve over all edits, and an index page of their sheets."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from markupsafe import Markup
 
 from imagic_cli import files
 from imagic_cli.evaluation.evaluate import Summary
+from imagic_cli.evaluation.failures import KINDS, Candidates, Kind, Look, Verdict, candidates
 from imagic_cli.evaluation.intervals import Interval
 from imagic_cli.evaluation.plots import band
+from imagic_cli.names import picture_name
 from imagic_cli.pages import still
+
+# Of each kind of failure on the page; the table has all.
+MOST_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A candidate for a kind of failure.
+
+    Attributes:
+        name: the edit's, which is its run directory's.
+        result: the edit's.
+        look: the picture that decides.
+        picture: where that lies.
+        figures: by name, from the picture at the lowest eta to this one.
+    """
+
+    name: str
+    result: dict[str, Any]
+    look: Look
+    picture: str
+    figures: dict[str, str]
 
 
 def columns(found: Summary) -> list[str]:
@@ -29,21 +57,77 @@ def _told(found: Interval) -> str:
 
 
 def write(folder: Path, found: Summary) -> list[Path]:
-    """Write summary.md, tradeoff.svg and index.html; returns their paths.
+    """Write summary.md, edits.csv, tradeoff.svg and index.html; returns their paths.
 
     Raises:
         DiskError: the disk refused.
     """
     title = f"{len(found.results)} edits"
     head = columns(found)
+    judged = candidates(found.tables())
     lines = [f"{title}, {len(found.failures)} failed.", "", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     lines += [f"| {' | '.join(row)} |" for row in rows(found)]
+    lines += ["", f"{_counted(found, judged)} By the figures alone (edits.csv): look before you believe them."]
     plot = band(found.curves, found.fidelity, found.alignment, title)
-    # Matplotlib's drawing, in which every text is escaped already.
     page = still(
-        "evaluation", "'self' file: data:", title=title, found=found, head=head, rows=rows(found), plot=Markup(plot)
+        "evaluation",
+        "'self' file: data:",
+        title=title,
+        found=found,
+        head=head,
+        rows=rows(found),
+        # Matplotlib's drawing, in which every text is escaped already.
+        plot=Markup(plot),
+        judged=judged,
+        counted=_counted(found, judged),
+        kinds=[(kind, judged.worst(kind), _shown(found, judged, kind)) for kind in KINDS],
     )
-    written = {"summary.md": "\n".join(lines) + "\n", "tradeoff.svg": plot, "index.html": page}
+    written = {
+        "summary.md": "\n".join(lines) + "\n",
+        "edits.csv": _edits(found, judged),
+        "tradeoff.svg": plot,
+        "index.html": page,
+    }
     for name, content in written.items():
         files.commit_bytes(folder / name, content.encode())
     return [folder / name for name in written]
+
+
+def _counted(found: Summary, judged: Candidates) -> str:
+    counts = {kind.name: len(judged.worst(kind)) for kind in KINDS}
+    counts |= {"of neither kind": len(judged.verdicts) - sum(counts.values())}
+    counts |= {"not judged": len(found.results) - len(judged.verdicts)}
+    told = ", ".join(f"{count} {name}" for name, count in counts.items())
+    return f"{told}."
+
+
+def _shown(found: Summary, judged: Candidates, kind: Kind) -> list[Shown]:
+    shown = []
+    for name in judged.worst(kind)[:MOST_SHOWN]:
+        result, look = found.results[name], judged.verdicts[name].look
+        images = PurePosixPath(result["sheet"]).parent
+        both = zip(_named(found), (look.aligned, look.faithful), strict=True)
+        figures = {figure: f"{old:.4g} → {new:.4g} ({new - old:+.3g})" for figure, (old, new) in both}
+        shown.append(Shown(name, result, look, str(images / picture_name(look.eta, look.seed)), figures))
+    return shown
+
+
+def _named(found: Summary) -> tuple[str, str]:
+    return found.alignment or "text alignment", found.fidelity
+
+
+def _edits(found: Summary, judged: Candidates) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    aligned, faithful = _named(found)
+    writer.writerow(["edit", "text", "kind", "eta", "seed", "lowest eta", f"{aligned} gained", f"{faithful} lost"])
+    for name, result in found.results.items():
+        writer.writerow([name, result["text"], *_judgement(judged.verdicts.get(name))])
+    return out.getvalue()
+
+
+def _judgement(verdict: Verdict | None) -> list[object]:
+    if verdict is None:
+        return ["not judged", *[""] * 5]
+    look, kind = verdict.look, verdict.kind.name if verdict.kind else "neither"
+    return [kind, look.eta, look.seed, look.lowest, f"{look.gain:.6g}", f"{look.loss:.6g}"]

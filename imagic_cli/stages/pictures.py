@@ -17,7 +17,7 @@ from imagic_cli.errors import ArtifactError
 from imagic_cli.evaluation.fidelity import psnr
 from imagic_cli.events import Listener, Pictured
 from imagic_cli.image import to_images
-from imagic_cli.names import variant_name
+from imagic_cli.names import picture_name, variant_name
 from imagic_cli.record import Record
 from imagic_cli.run import Run
 from imagic_cli.sheet import contact_sheet
@@ -59,8 +59,7 @@ class Pictures:
 
     def path(self, item: Item) -> Path:
         """Where an image lies."""
-        eta, seed = item
-        return self.folder / f"eta-{eta}_seed-{seed:04d}.png"
+        return self.folder / picture_name(*item)
 
     def has(self, item: Item) -> bool:
         """Whether an image of this very work is there."""
