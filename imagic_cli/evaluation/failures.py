@@ -73,7 +73,8 @@ SUBTLE = Kind(
 MOVED = Kind(
     "moved",
     "The text is met, but every picture in the useful range that meets it loses more than twice the fidelity that the "
-    "typical edit loses: the composition, the zoom or the camera may have changed with the edit.",
+    "typical edit loses: the composition, the zoom or the camera may have changed with the edit. A text that asks for "
+    "another place or style loses much as it should.",
     (
         Advice("Other seeds: framing changes with the noise.", "imagic sweep RUN --eta 0.5:0.8:0.05 --seed 8:16"),
         Advice("A smaller eta, in finer steps.", "imagic sweep RUN --eta 0.4:0.6:0.02 --seed 0:8"),
