@@ -61,7 +61,7 @@ PLANS = {
     "decoder": Plan(20_000, 2e-3, 4),
     "unet": Plan(60_000, 1e-3, 32),
     "judge": Plan(2_500, 1e-3, 48),
-    # About an hour and a quarter, and half an hour, of two cores.
+    # About an hour and a half, and half an hour, of two cores: an estimate from single steps.
     "cascade-base": Plan(8_000, 1e-3, 32),
     "cascade-sr": Plan(4_000, 1e-3, 8),
 }
