@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -26,26 +28,54 @@ from imagic_cli.sketchbook.scenes import SIZE, sample
 
 # How much the smaller pictures of the grid are noised: as much as IF's pipeline does.
 NOISE_LEVEL = 250
-# A whole held-out split at full size would take as long as some hundred steps.
-MEASURED, ENLARGED = 128, 8
+ENLARGED = 8
 
 
-@dataclass
-class BaseLesson:
-    """Trains on `pictures` of the training split made small, measured on `heldout`: uint8 (N, 128, 128, 3) both."""
+Network = TypeVar("Network", bound=nn.Module)
 
-    network: Illustrator
+
+@dataclass(kw_only=True)
+class _PixelLesson(ABC, Generic[Network]):
+    """Trains on `pictures` of the training split, measured on `heldout`: uint8 (N, 128, 128, 3) both."""
+
+    network: Network
     tokenizer: T5Tokenizer
     noise: DDPMScheduler
     pictures: Pictures
     heldout: Pictures
-    batch: int = 32
-    name: str = "cascade-base"
+    batch: int
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Of the checkpoint, the log and the grid."""
+
+    @abstractmethod
+    def _error(
+        self, network: nn.Module, pixels: Sequence[Pictures], captions: list[str], rng: torch.Generator
+    ) -> torch.Tensor:
+        """The mean square error of the velocity, over timesteps spread evenly within the batch."""
 
     def loss(self, rng: torch.Generator) -> torch.Tensor:
         """The mean square error of the velocity, over timesteps spread evenly within the batch."""
         chosen = torch.randint(len(self.pictures), (self.batch,), generator=rng).tolist()
         return self._error(self.network, [self.pictures[i] for i in chosen], worded(chosen, rng), rng)
+
+    def measure(self, network: nn.Module) -> dict[str, float]:
+        """The loss on held-out scenes with their full captions and always the same noise."""
+        return heldout_loss(
+            self.name,
+            len(self.heldout),
+            lambda part, captions, rng: self._error(network, list(self.heldout[part]), captions, rng),
+        )
+
+
+@dataclass(kw_only=True)
+class BaseLesson(_PixelLesson[Illustrator]):
+    """The text encoder and the base, on pictures made small."""
+
+    batch: int = 32
+    name = "cascade-base"
 
     def _error(
         self, network: nn.Module, pixels: Sequence[Pictures], captions: list[str], rng: torch.Generator
@@ -55,14 +85,6 @@ class BaseLesson:
         text = Embedding(read(network.text_encoder, self.tokenizer, captions))
         predicted = _level(network.unet, self.noise).predict(task.noisy, task.timesteps, text)
         return F.mse_loss(predicted, task.target)
-
-    def measure(self, network: nn.Module) -> dict[str, float]:
-        """The loss on held-out scenes with their full captions and always the same noise."""
-        return heldout_loss(
-            self.name,
-            len(self.heldout),
-            lambda part, captions, rng: self._error(network, list(self.heldout[part]), captions, rng),
-        )
 
     def picture(self, network: nn.Module) -> Image.Image:
         """One picture for each of `SHOWN`, guided, always from the same noise, its pixels enlarged to be seen."""
@@ -78,27 +100,14 @@ class BaseLesson:
         return grid([*F.interpolate(made, scale_factor=FACTOR)], 8)
 
 
-@dataclass
-class SuperResolutionLesson:
-    """Trains on `pictures` of the training split, measured on the first of `heldout`: uint8 (N, 128, 128, 3) both.
+@dataclass(kw_only=True)
+class SuperResolutionLesson(_PixelLesson[UNet2DConditionModel]):
+    """Super-resolution; what it is given beside a noisy picture is made as for a photograph's, see `LowResolution`."""
 
-    What it is given beside a noisy picture is made as for the fine-tuning of a photograph; see `LowResolution`.
-    """
-
-    network: UNet2DConditionModel
     text_encoder: T5EncoderModel
-    tokenizer: T5Tokenizer
-    noise: DDPMScheduler
     low: LowResolution
-    pictures: Pictures
-    heldout: Pictures
     batch: int = 8
-    name: str = "cascade-sr"
-
-    def loss(self, rng: torch.Generator) -> torch.Tensor:
-        """The mean square error of the velocity, over timesteps spread evenly within the batch."""
-        chosen = torch.randint(len(self.pictures), (self.batch,), generator=rng).tolist()
-        return self._error(self.network, [self.pictures[i] for i in chosen], worded(chosen, rng), rng)
+    name = "cascade-sr"
 
     def _error(
         self, network: nn.Module, pixels: Sequence[Pictures], captions: list[str], rng: torch.Generator
@@ -113,14 +122,6 @@ class SuperResolutionLesson:
     def _read(self, captions: list[str]) -> Embedding:
         with torch.no_grad():
             return Embedding(read(self.text_encoder, self.tokenizer, captions))
-
-    def measure(self, network: nn.Module) -> dict[str, float]:
-        """The loss on held-out scenes with their full captions and always the same noise."""
-        return heldout_loss(
-            self.name,
-            min(MEASURED, len(self.heldout)),
-            lambda part, captions, rng: self._error(network, list(self.heldout[part]), captions, rng),
-        )
 
     def picture(self, network: nn.Module) -> Image.Image:
         """Held-out scenes: enlarged as what is given, as super-resolution makes them, and as they are."""

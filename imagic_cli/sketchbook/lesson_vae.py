@@ -53,10 +53,11 @@ class VaeLesson:
         crop, count = (side, max(1, self.batch // 4)) if whole else (min(CROP, side), self.batch)
         chosen = torch.randint(len(self.pictures), (count,), generator=rng).tolist()
         # Crops start on the autoencoder's own stride, where the strokes of the styles repeat.
-        corners = (torch.randint((side - crop) // 8 + 1, (count, PLACES, 2), generator=rng) * 8).tolist()
+        places = 1 if whole else PLACES
+        corners = (torch.randint((side - crop) // 8 + 1, (count, places, 2), generator=rng) * 8).tolist()
         pixels = [
-            max((self.pictures[i, y : y + crop, x : x + crop] for y, x in places), key=_strokes)
-            for i, places in zip(chosen, corners, strict=True)
+            max((self.pictures[i, y : y + crop, x : x + crop] for y, x in each), key=_strokes)
+            for i, each in zip(chosen, corners, strict=True)
         ]
         return tensor(pixels, self.network.device)
 

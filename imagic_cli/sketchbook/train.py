@@ -139,13 +139,23 @@ def learn_cascade_base(out: Path, sizes: Sizes, pace: Pace, corpus: Corpus, batc
     tokenizer, network = untrained_illustrator(out, sizes)
     noise = cascade_networks.schedule(BASE_LARGEST)
     seen, heldout = corpus.pictures("train"), corpus.pictures("heldout")
-    train(BaseLesson(_placed(network, device), tokenizer, noise, seen, heldout, batch), out, pace)
+    lesson = BaseLesson(
+        network=_placed(network, device),
+        tokenizer=tokenizer,
+        noise=noise,
+        pictures=seen,
+        heldout=heldout,
+        batch=batch,
+    )
+    train(lesson, out, pace)
 
 
 def learn_cascade_sr(out: Path, sizes: Sizes, pace: Pace, corpus: Corpus, batch: int, device: str) -> None:
     """Trains super-resolution on what the base's text encoder makes of captions, then exports the cascade."""
     tokenizer, illustrator = trained_illustrator(out, sizes)
     noising = cascade_networks.noising()
+    # A whole held-out split at full size would take as long as some hundred steps.
+    heldout = corpus.pictures("heldout")[:128]
     lesson = SuperResolutionLesson(
         network=_placed(cascade_networks.super_resolution(sizes), device),
         text_encoder=_placed(illustrator.text_encoder, device),
@@ -153,7 +163,7 @@ def learn_cascade_sr(out: Path, sizes: Sizes, pace: Pace, corpus: Corpus, batch:
         noise=cascade_networks.schedule(LARGEST),
         low=LowResolution(noising, noising.config["num_train_timesteps"], cascade_networks.FACTOR),
         pictures=corpus.pictures("train"),
-        heldout=corpus.pictures("heldout"),
+        heldout=heldout,
         batch=batch,
     )
     train(lesson, out, pace)
