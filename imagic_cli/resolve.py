@@ -76,6 +76,15 @@ def new_edit(
     return Edit(run, record, prepared, model)
 
 
+def check_model(flags: ModelFlags) -> None:
+    """Find the model that a new edit would take, before a long list of edits begins.
+
+    Raises:
+        ImagicError: there is no such preset or model, or it cannot be loaded.
+    """
+    _basis(flags, None)
+
+
 def recorded_model(run: Run, record: Record, how: How) -> Model:
     """The run's own model, verified to be the one that it began with.
 

@@ -63,6 +63,13 @@ def test_clip_is_loaded_once_for_all_edits(
     assert len(summary(tmp_path / "out").results) == 2 and loaded.call_count == 1
 
 
+def test_a_model_that_is_not_there_is_refused_once_for_the_whole_list(pairs: Path, tmp_path: Path) -> None:
+    for flags, code in ((["--preset", "none"], 2), (["--model", tmp_path / "none"], 9)):
+        result = imagic("evaluate", pairs, "--out", tmp_path / "out", *flags, *GRID)
+        assert result.code == code and len(result.err.strip().splitlines()) == 1, result.err
+        assert not (tmp_path / "out").exists()
+
+
 def test_a_failure_goes_once_its_edit_is_done(pairs: Path, models: Path, clip: Path, tmp_path: Path) -> None:
     command = ["evaluate", pairs, "--out", tmp_path / "out", "--model", models / "sd", "--clip", clip, *GRID]
     done(*command, "--discard-weights")

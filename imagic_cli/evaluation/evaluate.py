@@ -20,6 +20,7 @@ from imagic_cli.evaluation.table import Table, preferred_fidelity
 from imagic_cli.events import Listener, Note
 from imagic_cli.manifest import Pair
 from imagic_cli.names import slug
+from imagic_cli.resolve import check_model
 from imagic_cli.sweep import Item
 
 
@@ -71,7 +72,9 @@ class Evaluation:
         Raises:
             Interrupted: a signal came; what is done is kept.
             DiskError: a result cannot be written.
+            ImagicError: the model cannot be had, and no edit would succeed.
         """
+        check_model(self.model)
         for name in ("results", "failures"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         todo = [entry for entry in entries if not self._is_done(entry)]
