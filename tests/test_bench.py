@@ -1,6 +1,7 @@
 """`imagic bench sketchbook`: pairs with a known answer, every method's tries, and what the scores say together."""
 
 import json
+import math
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +16,9 @@ from imagic_cli.errors import InputError, Interrupted
 from imagic_cli.evaluation import silent
 from imagic_cli.evaluation.fidelity import psnr
 from imagic_cli.evaluation.silent import Recipe
-from imagic_cli.sketchbook import bench
+from imagic_cli.sketchbook import bench, bench_summary
 from imagic_cli.sketchbook.bench import Bench, Panel, Score, Try, trivial
-from imagic_cli.sketchbook.bench_summary import HEAD, cells, markdown, read, rows
+from imagic_cli.sketchbook.bench_summary import HEAD, cells, curve, markdown, read, rows, trade
 from imagic_cli.sketchbook.captions import hides_colour
 from imagic_cli.sketchbook.judge import Judge, truth
 from imagic_cli.sketchbook.pairs import FIELDS, pair
@@ -41,6 +42,7 @@ class Knowing(Judge):
 def small(monkeypatch):
     """One seed, one strength, one guidance; a judge and a CLIP that need no weights."""
     monkeypatch.setattr(bench, "SEEDS", 1)
+    monkeypatch.setattr(bench, "CURVE_SEEDS", 1)
     monkeypatch.setattr(bench, "STRENGTHS", (0.5,))
     monkeypatch.setattr(bench, "GUIDANCES", (1.0,))
     monkeypatch.setattr(bench, "load", lambda: Knowing(pair(0)))
@@ -83,7 +85,7 @@ def test_every_method_is_tried_and_judged_and_nothing_is_done_twice(models: Path
     tries = {(score.method, score.setting, score.seed) for score in scores}
     grid = {(eta, 0) for eta in (0.6, 0.7, 0.8)}
     assert tries == {
-        *(("imagic", eta, seed) for eta, seed in {(0.0, 0), *grid}),
+        *(("imagic", tenths / 10, 0) for tenths in range(11)),
         *(("B off", eta, seed) for eta, seed in grid),
         *(("A off", 1.0, seed) for seed in range(3)),
         ("text to image", 1.0, 0),
@@ -156,6 +158,48 @@ def test_settings_are_pooled_and_sdedits_are_its_best() -> None:
     assert pooled.tries == 3 and pooled.best.mean == pooled.one.mean == 1.0
     assert found["SDEdit, 3 settings"].tries == 3 and found["SDEdit, 3 settings"].best.mean == 1.0
     assert found["imagic 0"].best.mean == 0.0 and "SDEdit 0.4" in found
+
+
+def scored() -> list[Score]:
+    scores = []
+    for tenths in range(11):
+        scores += made("imagic", tenths / 10, (tenths > 5, 30.0 - tenths, 1.0), (False, 30.0 - tenths, 2.0))
+    return scores + made("SDEdit", 0.5, (True, 12.0, 3.0))
+
+
+def test_the_table_leaves_out_the_etas_that_are_for_the_curve_alone() -> None:
+    found = {row.method for row in rows({"a": scored()})}
+    assert {name for name in found if name.startswith("imagic")} == {
+        "imagic, 3 settings",
+        *(f"imagic {eta}" for eta in ("0", "0.6", "0.7", "0.8")),
+    }
+
+
+def test_the_curve_has_a_mean_at_every_eta_and_methods_are_compared_by_single_tries(monkeypatch) -> None:
+    drawn = {}
+    monkeypatch.setattr(bench_summary, "band", lambda points, *names: drawn.update(points) or "")
+    monkeypatch.setattr(bench_summary, "matched", lambda lines, *names: drawn.update(lines) or "")
+    pairs = {"a": scored(), "b": scored()}
+    curve(pairs)
+    trade(pairs)
+    assert [each.mean for each in drawn[bench_summary.KEPT].values()] == [30.0 - tenths for tenths in range(11)]
+    assert {each.mean for each in drawn[bench_summary.ALIGNED].values()} == {1.5}
+    kept, right = drawn["imagic"]["0.7"]
+    assert (kept.mean, right.mean, right.count) == (23.0, 50.0, 2)
+    kept, right = drawn["SDEdit"]["0.5"]
+    assert (kept.mean, right.mean) == (12.0, 100.0)
+
+
+def test_the_plots_are_drawn_also_where_an_edit_changes_every_pixel() -> None:
+    whole = [replace(score, kept_psnr=math.nan) for score in scored()]
+    assert math.isnan(rows({"a": whole})[0].kept_psnr.mean)
+    assert rows({"a": whole, "b": scored()})[-1].kept_psnr.mean == 12.0
+    for pairs in ({"a": whole}, {"a": whole, "b": scored()}):
+        assert "<svg" in curve(pairs) and "<svg" in trade(pairs)
+    pairs = {"a": scored(), "b": scored()}
+    for plot in (curve(pairs), trade(pairs)):
+        assert plot.startswith("<?xml") and bench_summary.KEPT in plot
+    assert "SDEdit" in trade(pairs)
 
 
 def test_the_table_names_its_pairs_and_an_empty_folder_is_told(tmp_path: Path) -> None:

@@ -99,12 +99,15 @@ def bench(
     with Report(quiet, json) as report:
         from imagic_cli.evaluation.silent import Recipe
         from imagic_cli.sketchbook.bench import Bench
-        from imagic_cli.sketchbook.bench_summary import HEAD, cells, markdown, read, rows
+        from imagic_cli.sketchbook.bench_summary import HEAD, cells, curve, markdown, read, rows, trade
         from imagic_cli.sketchbook.scenes import SIZE
 
         named = ModelFlags(model, preset)
         Bench(output, named, Recipe({"size": SIZE}, first, then, last), how, report).run(numbers)
         found = read(output)
-        files.commit_bytes(output / "summary.md", markdown(found).encode())
+        written = {"summary.md": markdown, "curve.svg": curve, "trade.svg": trade}
+        for name, made in written.items():
+            files.commit_bytes(output / name, made(found).encode())
         report.table(f"{len(found)} pairs, {output}", HEAD, [list(cells(row)) for row in rows(found)])
-        report.result(output / "summary.md", "summary")
+        for name in written:
+            report.result(output / name, Path(name).stem)

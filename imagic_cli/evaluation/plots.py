@@ -17,6 +17,7 @@ from imagic_cli.evaluation.table import Table
 # Where the paper finds the edit made and the photograph kept, on average over 150 inputs (section 4.3).
 USEFUL = (0.6, 0.8)
 _BLUE, _ORANGE = "#2563a8", "#c2590c"
+_COLOURS = (_BLUE, _ORANGE, "#3a7d34", "#7a4ea3")
 
 
 def tradeoff(table: Table, title: str, setting: str = "eta") -> str:
@@ -51,6 +52,31 @@ def band(curves: Mapping[str, Mapping[str, Interval]], fidelity: str, alignment:
         side.fill_between(etas, lows, highs, color=colour, alpha=0.2, linewidth=0)
         _label(side, name, colour)
     axis.set_xlabel("eta")
+    return _svg(figure)
+
+
+def matched(
+    lines: Mapping[str, Mapping[str, tuple[Interval, Interval]]], fidelity: str, success: str, title: str
+) -> str:
+    """Success against fidelity: for each method a line over its settings, each point with both its 95 % intervals.
+
+    Args:
+        lines: by method, by setting: fidelity and success.
+        fidelity: what the first is, for the axis.
+        success: what the second is.
+        title: above the plot.
+    """
+    figure, axis = _figure(title)
+    for (method, points), colour in zip(lines.items(), itertools.cycle(_COLOURS), strict=False):
+        xs, ys = ([point[side] for point in points.values()] for side in (0, 1))
+        errors = {"xerr": _ends(xs), "yerr": _ends(ys)} if points else {}
+        means = [[each.mean for each in side] for side in (xs, ys)]
+        axis.errorbar(*means, **errors, fmt="o-", color=colour, markersize=3, elinewidth=0.5, label=method)
+        for setting, (x, y) in points.items():
+            axis.annotate(setting, (x.mean, y.mean), (3, 3), textcoords="offset points", fontsize=7, color=colour)
+    axis.set_xlabel(fidelity)
+    axis.set_ylabel(success)
+    axis.legend(frameon=False)
     return _svg(figure)
 
 
@@ -97,6 +123,11 @@ def _curve(axis: Any, table: Table, name: str, colour: str) -> None:
     mean = table.mean(name)
     axis.plot([float(eta) for eta in mean], list(mean.values()), color=colour)
     _label(axis, name, colour)
+
+
+def _ends(values: Sequence[Interval]) -> list[list[float]]:
+    # How far the interval reaches below and above the mean, as matplotlib takes it.
+    return [[each.mean - each.low for each in values], [each.high - each.mean for each in values]]
 
 
 def _label(axis: Any, name: str, colour: str) -> None:

@@ -36,6 +36,9 @@ from imagic_cli.sweep import Item
 
 ETAS = ("0.600", "0.700", "0.800")
 SEEDS = 8
+# The curve over eta averages over pairs: it needs fewer seeds than the picking of one good picture.
+CURVE = tuple(f"{tenths / 10:.3f}" for tenths in range(11))
+CURVE_SEEDS = 2
 STRENGTHS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 # DDIB has no seed: its tries differ in guidance.
 GUIDANCES = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
@@ -140,7 +143,8 @@ class Bench:
     def _edits(self, edit: Pair, picture: Path, work: Path) -> Iterator[Try]:
         full = tuned(picture, edit.text, work / "full", self.model, self.recipe, self.how)
         grid = [(eta, seed) for eta in ETAS for seed in range(SEEDS)]
-        yield from self._sampled("imagic", full, [("0.000", 0), *grid])
+        curve = [(eta, seed) for eta in CURVE for seed in range(CURVE_SEEDS)]
+        yield from self._sampled("imagic", full, list(dict.fromkeys([*curve, *grid])))
         yield from self._sampled("B off", full, grid, pretrained=True)
         yield from self._sampled("text to image", full, [("1.000", seed) for seed in range(SEEDS)], pretrained=True)
         # With e_opt = e_tgt eta means nothing: as many tries come from as many seeds.

@@ -1,19 +1,26 @@
-"""What the benchmark's scores say together: one row per way to edit, each figure with its 95 % interval over pairs."""
+"""What the benchmark's scores say together, each figure with its 95 % interval over pairs: a table, and two plots."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from imagic_cli.errors import InputError
 from imagic_cli.evaluation.intervals import Interval, bootstrap
-from imagic_cli.sketchbook.bench import ETAS, Score
+from imagic_cli.evaluation.plots import band, matched
+from imagic_cli.sketchbook.bench import CURVE, ETAS, Score
 
 # Success counts at this fidelity to the untouched part of the input, dB: "equal fidelity" for every method.
 FLOORS = (16.0, 18.0, 20.0, 22.0)
 _MIDDLE = float(ETAS[len(ETAS) // 2])
+# The other etas have fewer seeds, and are for the curve alone.
+_TABLED = (0.0, *map(float, ETAS))
+KEPT, ALIGNED = "PSNR to the input outside the edit, dB", "CLIP score"
+# Those whose settings trade the edit for fidelity.
+_TRADING = ("imagic", "B off", "SDEdit", "DDIB")
 
 Scores = Sequence[Score]
 
@@ -66,6 +73,8 @@ def rows(pairs: Mapping[str, Scores]) -> list[Row]:
     found = []
     for method in dict.fromkeys(score.method for score in every):
         settings = sorted({score.setting for score in every if score.method == method})
+        if method == "imagic":
+            settings = [setting for setting in settings if setting in _TABLED]
         chosen = [setting for setting in settings if method != "imagic" or setting > 0]
         if method == "SDEdit":
             chosen = _strongest(pairs, chosen)
@@ -101,7 +110,6 @@ def _row(label: str, pairs: Mapping[str, Scores], wanted: Callable[[Score], bool
         floor: bootstrap([float(any(s.success and s.kept_psnr >= floor for s in each)) for each in tries])
         for floor in FLOORS
     }
-    kept = [score.kept_psnr for score in picked if score.kept_psnr == score.kept_psnr]
     return Row(
         method=label,
         tries=len(tries[0]),
@@ -111,8 +119,46 @@ def _row(label: str, pairs: Mapping[str, Scores], wanted: Callable[[Score], bool
         floors=floors,
         answer_psnr=bootstrap([score.answer_psnr for score in picked]),
         answer_ssim=bootstrap([score.answer_ssim for score in picked]),
-        kept_psnr=bootstrap(kept),
+        kept_psnr=_kept([[score] for score in picked]),
     )
+
+
+def _kept(tries: Sequence[Scores]) -> Interval:
+    # Of each pair's mean. Where the edit changes every pixel, there is nothing to keep.
+    means = [sum(each.kept_psnr for each in scores) / len(scores) for scores in tries]
+    told = [mean for mean in means if not math.isnan(mean)]
+    return bootstrap(told) if told else Interval(math.nan, math.nan, math.nan, 0)
+
+
+def curve(pairs: Mapping[str, Scores]) -> str:
+    """An SVG of text alignment and fidelity against eta, as the paper's figure 9: means and 95 % bands over pairs."""
+    points: dict[str, dict[str, Interval]] = {KEPT: {}, ALIGNED: {}}
+    for eta in CURVE:
+        tries = _tries(pairs, "imagic", float(eta))
+        points[KEPT][eta] = _kept(tries)
+        points[ALIGNED][eta] = bootstrap([sum(score.clip for score in each) / len(each) for each in tries])
+    return band(points, KEPT, ALIGNED, f"{len(pairs)} drawn scenes")
+
+
+def trade(pairs: Mapping[str, Scores]) -> str:
+    """An SVG of success against fidelity: a line for each method, a point of it for each eta, strength or guidance.
+
+    Success is that of a single try, so that no method gains by the number of its tries.
+    """
+    lines: dict[str, dict[str, tuple[Interval, Interval]]] = {}
+    for method in _TRADING:
+        settings = sorted({score.setting for scores in pairs.values() for score in scores if score.method == method})
+        lines[method] = {}
+        for setting in settings:
+            tries = _tries(pairs, method, setting)
+            right = bootstrap([100 * sum(score.success for score in each) / len(each) for each in tries])
+            lines[method][f"{setting:g}"] = (_kept(tries), right)
+    return matched(lines, KEPT, "success of one try, %", f"{len(pairs)} drawn scenes")
+
+
+def _tries(pairs: Mapping[str, Scores], method: str, setting: float) -> list[list[Score]]:
+    wanted = _of(method, [setting])
+    return [[score for score in scores if wanted(score)] for scores in pairs.values()]
 
 
 def cells(row: Row) -> Iterator[str]:
