@@ -40,8 +40,8 @@ class Knowing(Judge):
 
 @pytest.fixture
 def small(monkeypatch):
-    """One seed, one strength, one guidance; a judge and a CLIP that need no weights."""
-    monkeypatch.setattr(bench, "SEEDS", 1)
+    """Two seeds, one strength, one guidance; a judge and a CLIP that need no weights."""
+    monkeypatch.setattr(bench, "SEEDS", 2)
     monkeypatch.setattr(bench, "CURVE_SEEDS", 1)
     monkeypatch.setattr(bench, "STRENGTHS", (0.5,))
     monkeypatch.setattr(bench, "GUIDANCES", (1.0,))
@@ -83,13 +83,14 @@ def test_every_method_is_tried_and_judged_and_nothing_is_done_twice(models: Path
     run.run([0])
     (scores,) = read(tmp_path / "out").values()
     tries = {(score.method, score.setting, score.seed) for score in scores}
-    grid = {(eta, 0) for eta in (0.6, 0.7, 0.8)}
+    grid = {(eta, seed) for eta in (0.6, 0.7, 0.8) for seed in range(2)}
     assert tries == {
         *(("imagic", tenths / 10, 0) for tenths in range(11)),
+        *(("imagic", eta, seed) for eta, seed in grid),
         *(("B off", eta, seed) for eta, seed in grid),
-        *(("A off", 1.0, seed) for seed in range(3)),
-        ("text to image", 1.0, 0),
-        ("SDEdit", 0.5, 0),
+        *(("A off", 1.0, seed) for seed in range(6)),
+        *(("text to image", 1.0, seed) for seed in range(2)),
+        *(("SDEdit", 0.5, seed) for seed in range(2)),
         ("DDIB", 1.0, 0),
         ("input unchanged", 0.0, 0),
         ("answer blurred", 0.0, 0),

@@ -143,8 +143,9 @@ class Bench:
     def _edits(self, edit: Pair, picture: Path, work: Path) -> Iterator[Try]:
         full = tuned(picture, edit.text, work / "full", self.model, self.recipe, self.how)
         grid = [(eta, seed) for eta in ETAS for seed in range(SEEDS)]
-        curve = [(eta, seed) for eta in CURVE for seed in range(CURVE_SEEDS)]
-        yield from self._sampled("imagic", full, list(dict.fromkeys([*curve, *grid])))
+        curve = [(eta, seed) for eta in CURVE if eta not in ETAS for seed in range(CURVE_SEEDS)]
+        yield from self._sampled("imagic", full, curve)
+        yield from self._sampled("imagic", full, grid)
         yield from self._sampled("B off", full, grid, pretrained=True)
         yield from self._sampled("text to image", full, [("1.000", seed) for seed in range(SEEDS)], pretrained=True)
         # With e_opt = e_tgt eta means nothing: as many tries come from as many seeds.
