@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from imagic_cli.errors import UsageError
 
-DEFAULT_PRESET = "sd15"
+DEFAULT_PRESET = "sketchbook"
 # The paper trains every weight and publishes nothing for LoRA: these two are ours. Its rate for whole weights is far
 # too small here, where two thin matrices, one of them zero at first, must make the whole change.
 LORA_RANK, LORA_RATE = 16, 1e-4

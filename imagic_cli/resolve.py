@@ -23,6 +23,11 @@ from imagic_cli.run import Run
 
 Flags = Mapping[str, Any]
 
+_DEMO = (
+    "the demo model works: it knows only scenes such as imagic scene draws; "
+    "for photographs name a real one, such as --model sd15"
+)
+
 
 @dataclass(frozen=True)
 class Edit:
@@ -54,6 +59,8 @@ def new_edit(
         return _again(existing_run(path, tell), model_flags, photo_flags, train_flags, how)
     photo = read(image)
     recorded = Run(path).read_record() if path is not None and Run(path).record_file.is_file() else None
+    if recorded is None and model_flags == ModelFlags():
+        tell(Note(_DEMO))
     name, preset, source, model = _basis(model_flags, recorded)
     check_encoder(source)
     backend = backends.load(model)
