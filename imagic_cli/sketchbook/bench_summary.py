@@ -104,7 +104,7 @@ def _of(method: str, settings: Sequence[float]) -> Callable[[Score], bool]:
 
 
 def _row(label: str, pairs: Mapping[str, Scores], wanted: Callable[[Score], bool], single: float) -> Row:
-    tries = [[score for score in scores if wanted(score)] for scores in pairs.values()]
+    tries = _tries(pairs, wanted)
     picked = [max(each, key=lambda score: (score.success, score.answer_psnr)) for each in tries]
     floors = {
         floor: bootstrap([float(any(s.success and s.kept_psnr >= floor for s in each)) for each in tries])
@@ -134,7 +134,7 @@ def curve(pairs: Mapping[str, Scores]) -> str:
     """An SVG of text alignment and fidelity against eta, as the paper's figure 9: means and 95 % bands over pairs."""
     points: dict[str, dict[str, Interval]] = {KEPT: {}, ALIGNED: {}}
     for eta in CURVE:
-        tries = _tries(pairs, "imagic", float(eta))
+        tries = _tries(pairs, _of("imagic", [float(eta)]))
         points[KEPT][eta] = _kept(tries)
         points[ALIGNED][eta] = bootstrap([sum(score.clip for score in each) / len(each) for each in tries])
     return band(points, KEPT, ALIGNED, f"{len(pairs)} drawn scenes")
@@ -150,14 +150,13 @@ def trade(pairs: Mapping[str, Scores]) -> str:
         settings = sorted({score.setting for scores in pairs.values() for score in scores if score.method == method})
         lines[method] = {}
         for setting in settings:
-            tries = _tries(pairs, method, setting)
+            tries = _tries(pairs, _of(method, [setting]))
             right = bootstrap([100 * sum(score.success for score in each) / len(each) for each in tries])
             lines[method][f"{setting:g}"] = (_kept(tries), right)
     return matched(lines, KEPT, "success of one try, %", f"{len(pairs)} drawn scenes")
 
 
-def _tries(pairs: Mapping[str, Scores], method: str, setting: float) -> list[list[Score]]:
-    wanted = _of(method, [setting])
+def _tries(pairs: Mapping[str, Scores], wanted: Callable[[Score], bool]) -> list[list[Score]]:
     return [[score for score in scores if wanted(score)] for scores in pairs.values()]
 
 
