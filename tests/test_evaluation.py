@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import toys
+import transformers
 from diffusers import DDIMScheduler, StableDiffusionImg2ImgPipeline, StableDiffusionXLImg2ImgPipeline
 from PIL import Image
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
@@ -90,6 +91,17 @@ def test_clip_score_is_the_cosine(tmp_path: Path) -> None:
     expected = 100 * torch.nn.functional.cosine_similarity(image, said).clamp(min=0)
     assert found == pytest.approx(expected.tolist(), abs=1e-3)
     assert found[0] != found[1]
+
+
+def test_loading_clip_draws_no_bar_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    toys.clip(tmp_path)
+    monkeypatch.setattr(transformers.utils.logging, "_tqdm_active", True)
+    CLIPModel.from_pretrained(tmp_path)
+    assert "Loading weights" in capfd.readouterr().err
+    ClipScore(tmp_path)
+    assert capfd.readouterr().err == ""
 
 
 def test_a_folder_without_clip_is_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from imagic_cli.backends import quiet_libraries
 from imagic_cli.errors import ModelError
 
 
@@ -28,6 +29,7 @@ class ClipScore:
     def __init__(self, source: str | Path, name: str | None = None) -> None:
         from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
+        quiet_libraries()
         self.name = name or str(source)
         try:
             self._model: Any = CLIPModel.from_pretrained(source, dtype=torch.float32).eval()
