@@ -12,8 +12,11 @@ from drive import done, imagic
 from PIL import Image
 
 from imagic_cli.artifacts import Embeddings
+from imagic_cli.evaluation.fidelity import psnr
+from imagic_cli.evaluation.table import load
 
 TEXT = "a bird spreading wings"
+UPPER = "weights-sr16-32.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +58,43 @@ def test_every_length_is_a_run_of_its_own_and_none_is_made_twice(tuned: Path, tm
     done(*command)
     assert before == [(part / "weights.safetensors").stat().st_mtime_ns for part in parts]
     assert imagic("check", run).code == 0
+
+
+def test_super_resolution_is_shown_pretrained_and_tuned_at_either_embedding(models: Path, tmp_path: Path) -> None:
+    toys.picture(48).save(tmp_path / "bird.png")
+    run = tmp_path / "run"
+    done("optimize", tmp_path / "bird.png", TEXT, "--model", models / "cascade", "--steps", 2, "--run", run)
+    done("finetune", "--run", run, "--steps", 2)
+    command = ["ablate", "super-resolution", run, "--eta", "0,1"]
+    told = done(*command)
+    parts = [run / "ablations" / f"super-resolution-{name}" for name in ("pretrained", "target", "optimized")]
+    figure, *tables = map(Path, told.lines)
+    assert figure == run / "ablations" / "super-resolution.png"
+    assert tables == [part.with_suffix(".csv") for part in parts]
+    rows = [contains(figure, shown(part)) for part in parts]
+    assert 0 < rows[0] < rows[1] < rows[2]
+    for part, table in zip(parts, tables, strict=True):
+        assert imagic("check", part).code == 0
+        found, photo = load(table), Image.open(run / "image.png")
+        assert found.rows["1.000", 0]["psnr_db"] == pytest.approx(psnr(Image.open(shown(part)), photo), abs=1e-4)
+    assert [(part / UPPER).exists() for part in parts] == [False, True, True]
+    # Tuned at e_tgt as the run itself was, and at e_opt otherwise.
+    assert (parts[1] / UPPER).read_bytes() == (run / UPPER).read_bytes() != (parts[2] / UPPER).read_bytes()
+    before = [(part / UPPER).stat().st_mtime_ns for part in parts[1:]]
+    done(*command)
+    assert before == [(part / UPPER).stat().st_mtime_ns for part in parts[1:]]
+    assert imagic("check", run).code == 0
+
+
+def test_a_model_without_super_resolution_is_refused(tuned: Path) -> None:
+    result = imagic("ablate", "super-resolution", tuned)
+    assert result.code == 2
+    assert result.err.splitlines()[-1].startswith("imagic: sd has no super-resolution to ablate")
+
+
+def shown(part: Path) -> Path:
+    (found,) = part.glob("variants/*/images/eta-1.000_seed-0000.png")
+    return found
 
 
 def contains(sheet: Path, picture: Path) -> int:

@@ -51,13 +51,14 @@ def ablate(
     eta: o.SweepEtaOption = "0:1:0.2",
     seed: o.FirstSeedOption = 0,
     lengths: o.LengthsOption = "10,100,1000",
+    clip: o.ClipOption = None,
     batch_size: o.BatchSizeOption = None,
     device: o.DeviceOption = "auto",
     quiet: o.QuietOption = False,
     json: o.JsonOption = False,
     debug: o.DebugOption = False,
 ) -> None:
-    """The paper's ablations as figures: without stage B above with it, or after stages A of other lengths."""
+    """Ablations as figures: without and with stage B, stages A of other lengths, or a cascade's super-resolution."""
     items = checks.items(eta, seed, 1, None)
     counts = checks.counts(lengths)
     how = checks.how(device=device, batch_size=batch_size)
@@ -69,7 +70,13 @@ def ablate(
         with calls.remembered(chosen):
             if stage == "finetune":
                 etas = [eta for eta, _seed in items]
-                path = ablations.without_finetuning(chosen, record, found, etas, seed, how, report)
+                paths = [ablations.without_finetuning(chosen, record, found, etas, seed, how, report)]
+            elif stage == "optimize":
+                paths = [ablations.lengths(chosen, record, found, counts, items, how, report)]
             else:
-                path = ablations.lengths(chosen, record, found, counts, items, how, report)
-        report.result(path, "figure")
+                from imagic_cli.evaluation.scoring import aligner
+
+                judge = aligner(clip, record.model.source, report)
+                paths = ablations.super_resolution(chosen, record, found, items, judge, how, report)
+        for path in paths:
+            report.result(path, "figure" if path.suffix == ".png" else "metrics")

@@ -101,7 +101,8 @@ FinetuneRateOption = Annotated[
 SweepEtaOption = Annotated[str, typer.Option("--eta", help="Etas, such as 0:1:0.05 (the end included).")]
 SweepSeedOption = Annotated[str, typer.Option("--seed", help="Seeds, such as 0:8 (the end excluded).")]
 AblationArgument = Annotated[
-    Literal["optimize", "finetune"], typer.Argument(help="Which stage is varied.", show_default=False)
+    Literal["optimize", "finetune", "super-resolution"],
+    typer.Argument(help="What is varied.", show_default=False),
 ]
 LengthsOption = Annotated[str, typer.Option("--steps", help="Lengths of stage A, such as 10,100,1000.")]
 MethodArgument = Annotated[Literal["sdedit", "ddib"], typer.Argument(help="Which method.", show_default=False)]
