@@ -51,7 +51,7 @@ def small(monkeypatch):
 
 def at(model: Path, folder: Path, notes: list | None = None) -> Bench:
     tell = (lambda event: notes.append(event.text)) if notes is not None else (lambda event: None)
-    return Bench(folder, ModelFlags(str(model)), SMALL, How(device="cpu", batch_size=8), tell)
+    return Bench(folder, ModelFlags(str(model)), SMALL, False, How(device="cpu", batch_size=8), tell)
 
 
 def test_a_pair_changes_one_visible_thing_and_says_so() -> None:
@@ -61,8 +61,11 @@ def test_a_pair_changes_one_visible_thing_and_says_so() -> None:
         changed = {name for name, value in vars(edit.before).items() if getattr(edit.after, name) != value}
         assert changed == {edit.field}
         assert edit.field != "colour" or not hides_colour(edit.before)
-        assert edit.text == edit.after.edit_text(edit.field)
+        assert (edit.source, edit.text) == (edit.before.edit_text(edit.field), edit.after.edit_text(edit.field))
     assert pair(7) == pairs[7]
+    whole = pair(7, full=True)
+    assert (whole.before, whole.after) == (pairs[7].before, pairs[7].after)
+    assert (whole.source, whole.text) == (whole.before.caption(), whole.after.caption())
 
 
 def test_trivial_editors_are_worth_what_they_are() -> None:
@@ -96,13 +99,18 @@ def test_every_method_is_tried_and_judged_and_nothing_is_done_twice(models: Path
         ("answer blurred", 0.0, 0),
         ("half and half", 0.0, 0),
     }
-    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["pair-0000.json", "pair-0000.png"]
+    left = [path.name for path in sorted((tmp_path / "out").iterdir())]
+    assert left == ["pair-0000.json", "pair-0000.png", "settings.json"]
     with Image.open(tmp_path / "out" / "pair-0000.png") as strip:
         assert strip.size == ((2 + 9) * 130, 128)
     assert pair(0).text in notes[0] and "1 of 1" in notes[0]
     before = (tmp_path / "out" / "pair-0000.json").read_bytes()
     run.run([0])
     assert len(notes) == 1 and (tmp_path / "out" / "pair-0000.json").read_bytes() == before
+    # Figures of one folder are averaged: what was made otherwise has no place in it.
+    for other in (replace(run, full=True), replace(run, recipe=replace(SMALL, generate={"steps": 3}))):
+        with pytest.raises(InputError, match="other settings"):
+            other.run([0, 1])
 
 
 def test_a_stopped_pair_goes_on_where_it_was(models: Path, tmp_path: Path, small: None, monkeypatch) -> None:

@@ -73,6 +73,7 @@ def bench(
     suite: o.SuiteArgument,
     output: o.BenchOutOption = Path("runs/bench"),
     pairs: o.PairsOption = 150,
+    full: o.FullOption = False,
     shard: o.ShardOption = "1/1",
     model: o.ModelOption = None,
     preset: o.PresetOption = None,
@@ -103,7 +104,7 @@ def bench(
         from imagic_cli.sketchbook.scenes import SIZE
 
         named = ModelFlags(model, preset)
-        Bench(output, named, Recipe({"size": SIZE}, first, then, last), how, report).run(numbers)
+        Bench(output, named, Recipe({"size": SIZE}, first, then, last), full, how, report).run(numbers)
         found = read(output)
         written = {"summary.md": markdown, "curve.svg": curve, "trade.svg": trade}
         for name, made in written.items():

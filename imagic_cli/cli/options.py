@@ -130,6 +130,7 @@ DiscardOption = Annotated[
 
 SuiteArgument = Annotated[Literal["sketchbook"], typer.Argument(help="Which edits.", show_default=False)]
 PairsOption = Annotated[int, typer.Option("--pairs", min=1, max=10_000, help="How many edits.")]
+FullOption = Annotated[bool, typer.Option("--full", help="Texts that name all that has to stay.")]
 ShardOption = Annotated[str, typer.Option("--shard", metavar="I/N", help="Do the I-th of N equal parts alone.")]
 BenchOutOption = Annotated[Path, typer.Option("--out", help="Folder of the results; what is there is not done again.")]
 

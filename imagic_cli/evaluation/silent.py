@@ -26,14 +26,23 @@ class Recipe:
     generate: Flags = field(default_factory=dict)
 
 
+def resolved(image: Path, text: str, folder: Path, model: ModelFlags, recipe: Recipe, how: How) -> Edit:
+    """What would be done in the run directory `folder`, with every setting; nothing is done.
+
+    Raises:
+        ImagicError: something of it cannot be meant, read or found.
+    """
+    ready = new_edit(image, text, folder, model, recipe.photo, recipe.optimize, how, nobody)
+    return planned(ready, recipe.finetune, recipe.generate, how)
+
+
 def tuned(image: Path, text: str, folder: Path, model: ModelFlags, recipe: Recipe, how: How) -> Edit:
     """Stages A and B in the run directory `folder`.
 
     Raises:
         ImagicError: a stage is refused, stopped or fails.
     """
-    ready = new_edit(image, text, folder, model, recipe.photo, recipe.optimize, how, nobody)
-    ready = planned(ready, recipe.finetune, recipe.generate, how)
+    ready = resolved(image, text, folder, model, recipe, how)
     optimize(ready.run, ready.record, ready.image, ready.model, how, False, nobody)
     # What stage A noted there is kept; where it was done already, the run has not heard of this recipe yet.
     record = ready.run.read_record().model_copy(update={"finetune": ready.record.finetune, "above": ready.record.above})

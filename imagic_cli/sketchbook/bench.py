@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -18,11 +19,11 @@ from PIL import Image, ImageFilter
 from imagic_cli import backends, files
 from imagic_cli.backends.source import BUNDLED
 from imagic_cli.config import How, ModelFlags
-from imagic_cli.errors import Interrupted, UsageError
+from imagic_cli.errors import InputError, Interrupted, UsageError
 from imagic_cli.evaluation.alignment import ClipScore
 from imagic_cli.evaluation.baselines import Reworks, ddib, sdedit
 from imagic_cli.evaluation.fidelity import Mask, psnr, ssim, unchanged
-from imagic_cli.evaluation.silent import Recipe, sampled, tuned
+from imagic_cli.evaluation.silent import Recipe, resolved, sampled, tuned
 from imagic_cli.events import Listener, Note
 from imagic_cli.image import to_images
 from imagic_cli.names import BASE
@@ -89,6 +90,7 @@ class Bench:
         folder: one JSON file and one strip of pictures per pair.
         model: as for `imagic optimize`.
         recipe: of the three stages; pictures of the scenes' own size.
+        full: whether the texts name all that has to stay.
         how: device and the like.
         tell: who listens.
     """
@@ -96,6 +98,7 @@ class Bench:
     folder: Path
     model: ModelFlags
     recipe: Recipe
+    full: bool
     how: How
     tell: Listener
 
@@ -103,15 +106,17 @@ class Bench:
         """Edit and judge every pair whose result is not there yet.
 
         Raises:
+            InputError: there are results of other settings in the folder.
             ImagicError: a stage failed or was stopped; the pairs before are kept.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._check_settings(pair(numbers[0], self.full))
         todo = [number for number in numbers if not self.result_file(number).exists()]
         panel = Panel(load(), ClipScore(BUNDLED["sketchbook"] / "clip")) if todo else None
         began = time.monotonic()
         for done, number in enumerate(todo):
             assert panel is not None
-            edit = pair(number)
+            edit = pair(number, self.full)
             try:
                 scores = self._pair(edit, panel)
             except Interrupted as error:
@@ -126,6 +131,20 @@ class Bench:
     def result_file(self, number: int) -> Path:
         """Where a pair's scores are."""
         return self.folder / f"pair-{number:04d}.json"
+
+    def _check_settings(self, edit: Pair) -> None:
+        with TemporaryDirectory() as place:
+            picture = Path(place) / "before.png"
+            edit.before.draw().save(picture)
+            record = resolved(picture, edit.text, Path(place) / "run", self.model, self.recipe, self.how).record
+        stages = {"optimize": record.optimize, "finetune": record.finetune, "generate": record.generate}
+        told: dict[str, object] = {name: each.model_dump(mode="json") for name, each in stages.items()}
+        told |= {"model": record.identity, "full": self.full}
+        path = self.folder / "settings.json"
+        if not path.exists():
+            files.commit_bytes(path, json.dumps(told, indent=1).encode())
+        elif json.loads(path.read_bytes()) != told:
+            raise InputError(f"{self.folder} has results of another model or other settings", "name another --out")
 
     def _pair(self, edit: Pair, panel: Panel) -> list[Score]:
         work = self.folder / f"work-{edit.number:04d}"
@@ -168,7 +187,7 @@ class Bench:
             raise UsageError(f"{ready.model.name} has no image-to-image pipeline to compare with")
         clean = encode_image(backend, ready.image, precision.device, BASE)
         # DDIB keeps what neither of its texts names: a full caption as the source kept up to 11 dB less.
-        found = backend.encode([edit.before.edit_text(edit.field), edit.text, None], precision.device)
+        found = backend.encode([edit.source, edit.text, None], precision.device)
         source, target, null = (each.embedding for each in found)
         level, codec = backend.level(precision, trainable=False), backend.codec(precision.device)
         seeds = range(SEEDS)

@@ -14,20 +14,32 @@ FIELDS = ("pose", "colour", "setting")
 
 @dataclass(frozen=True)
 class Pair:
-    """One edit: `field` of `before` is changed, and `after` is the true answer."""
+    """One edit: `field` of `before` is changed, and `after` is the true answer.
+
+    Its texts name the subject and that field, as the paper words them, or, if they are `full`, all that has to stay.
+    """
 
     number: int
     before: Scene
     after: Scene
     field: str
+    full: bool
+
+    @property
+    def source(self) -> str:
+        """What the target text would be of the input."""
+        return self._said(self.before)
 
     @property
     def text(self) -> str:
-        """The target text, as the paper words them."""
-        return self.after.edit_text(self.field)
+        """The target text."""
+        return self._said(self.after)
+
+    def _said(self, scene: Scene) -> str:
+        return scene.caption() if self.full else scene.edit_text(self.field)
 
 
-def pair(number: int) -> Pair:
+def pair(number: int, full: bool = False) -> Pair:
     """Edit number `number` of the test split, whose scenes and combinations no training has seen together."""
     before = sample(number, "test")
     rng = Random(f"sketchbook pair {number}")
@@ -37,4 +49,4 @@ def pair(number: int) -> Pair:
     kind = KINDS[before.subject]
     values = {"pose": tuple(kind.poses), "colour": kind.colours, "setting": kind.settings}[field]
     value = rng.choice([each for each in values if each != getattr(before, field)])
-    return Pair(number, before, before.edit(**{field: value}), field)
+    return Pair(number, before, before.edit(**{field: value}), field, full)
