@@ -1,19 +1,15 @@
-"""Settings: what changes a result (hashed into artifact keys), how it is computed (not hashed), and presets."""
+"""Settings: what changes a result (hashed into artifact keys), and how it is computed (not hashed)."""
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from imagic_cli.errors import UsageError
 
-DEFAULT_PRESET = "sketchbook"
 # The paper trains every weight and publishes nothing for LoRA: these two are ours. Its rate for whole weights is far
 # too small here, where two thin matrices, one of them zero at first, must make the whole change.
 LORA_RANK, LORA_RATE = 16, 1e-4
@@ -226,43 +222,9 @@ class How(Settings):
     strict: bool = False
 
 
-class Preset(Settings):
-    """One file in `configs/`: a model and its recipe.
-
-    Attributes:
-        super_resolution: stage B's recipe for the levels of a cascade above the base.
-        above: stage B's recipes for single ones of them, by name.
-    """
-
-    description: str
-    model: ModelSource
-    photo: PhotoSettings = PhotoSettings()
-    optimize: OptimizeSettings = OptimizeSettings()
-    finetune: FinetuneSettings = FinetuneSettings()
-    super_resolution: AboveSettings = AboveSettings()
-    above: dict[str, AboveSettings] = {}
-    generate: SamplingSettings = SamplingSettings()
-
-
 S = TypeVar("S", bound=Settings)
 _FLAGS = {"learning_rate": "lr", "condition": "sr-condition"}
 _OF_ONE_STAGE = {"steps", "lr"}
-
-
-def preset_names() -> list[str]:
-    """The presets that are shipped."""
-    return sorted(entry.name.removesuffix(".toml") for entry in _presets().iterdir() if entry.name.endswith(".toml"))
-
-
-def load_preset(name: str) -> Preset:
-    """Read one preset.
-
-    Raises:
-        UsageError: there is no such preset.
-    """
-    if name not in preset_names():
-        raise UsageError(f"no preset '{name}'", f"there are: {', '.join(preset_names())}")
-    return Preset.model_validate(tomllib.loads(_presets().joinpath(f"{name}.toml").read_text("utf-8")))
 
 
 def override(settings: S, flags: Mapping[str, Any], stage: str = "") -> S:
@@ -284,9 +246,3 @@ def override(settings: S, flags: Mapping[str, Any], stage: str = "") -> S:
         name = _FLAGS.get(str(first["loc"][0]), str(first["loc"][0]).replace("_", "-"))
         name = f"{stage}-{name}" if stage and name in _OF_ONE_STAGE else name
         raise UsageError(f"--{name} {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
-
-
-def _presets() -> Any:
-    # In the wheel they lie inside the package; in a checkout, beside it.
-    shipped = resources.files("imagic_cli") / "configs"
-    return shipped if shipped.is_dir() else Path(__file__).parents[1] / "configs"

@@ -9,15 +9,16 @@ from typing import Any
 
 from PIL import Image
 
-from imagic_cli import backends, config
+from imagic_cli import backends, config, presets
 from imagic_cli.backends.source import Model, check_encoder, find, local
-from imagic_cli.config import FinetuneSettings, How, Method, ModelFlags, ModelSource, Preset, SamplingSettings
+from imagic_cli.config import FinetuneSettings, How, Method, ModelFlags, ModelSource, SamplingSettings
 from imagic_cli.errors import ArtifactError, UsageError
 from imagic_cli.events import Listener, Note
 from imagic_cli.image import pixels_digest, prepare
 from imagic_cli.locate import existing_run, named_run
 from imagic_cli.names import BASE, new_path
 from imagic_cli.photo import quoted, read
+from imagic_cli.presets import Preset
 from imagic_cli.record import ImageRecord, Record
 from imagic_cli.run import Run
 
@@ -155,7 +156,7 @@ def _recipe(record: Record, level: str, method: Method | None) -> FinetuneSettin
     recorded = record.recipe(level)
     if method in {None, recorded.method}:
         return recorded
-    usual = _usual_recipe(config.load_preset(record.preset), level) if record.preset else FinetuneSettings()
+    usual = _usual_recipe(presets.load_preset(record.preset), level) if record.preset else FinetuneSettings()
     if usual.method != method:
         usual = FinetuneSettings.model_validate({"method": method})
     own = {name: getattr(usual, name) for name in ("method", "rank", "learning_rate")}
@@ -178,14 +179,14 @@ def _again(run: Run, model_flags: ModelFlags, photo_flags: Flags, train_flags: F
 
 def _basis(flags: ModelFlags, recorded: Record | None) -> tuple[str, Preset, ModelSource, Model]:
     # The preset's name ("" for none), its numbers or the recorded ones, where the model comes from, and the model.
-    name = flags.preset or (flags.model if flags.model in config.preset_names() else None)
+    name = flags.preset or (flags.model if flags.model in presets.preset_names() else None)
     if name is None and flags.model is None:
-        name = recorded.preset if recorded else config.DEFAULT_PRESET
-    if flags.model in config.preset_names():
-        own = config.load_preset(flags.model).model
+        name = recorded.preset if recorded else presets.DEFAULT_PRESET
+    if flags.model in presets.preset_names():
+        own = presets.load_preset(flags.model).model
     else:
         own = ModelSource(source=_lasting(flags.model or ""))
-    preset = config.load_preset(name) if name else None
+    preset = presets.load_preset(name) if name else None
     source = own if preset is None or flags.model not in {None, name} else preset.model
     if recorded is not None and flags.model is None and flags.preset is None:
         source = recorded.model
@@ -205,7 +206,7 @@ def _numbers(model: Model, source: ModelSource) -> Preset:
     usual = backends.USUAL_PRESETS.get(model.family)
     if usual is None:
         return Preset(description="the paper's numbers", model=source)
-    return config.load_preset(usual).model_copy(update={"model": source})
+    return presets.load_preset(usual).model_copy(update={"model": source})
 
 
 def _pinned(source: ModelSource, model: Model) -> ModelSource:

@@ -12,7 +12,8 @@ import toys
 from drive import done
 
 from imagic_cli import resolve
-from imagic_cli.config import Preset, SamplingSettings
+from imagic_cli.config import SamplingSettings
+from imagic_cli.presets import Preset
 from imagic_cli.stages.training import Training
 
 TEXT = "a bird spreading wings"

@@ -19,7 +19,8 @@ from refusals import edit_json, optimize, refused
 
 from imagic_cli.artifacts import Embeddings, Weights
 from imagic_cli.backends.source import find
-from imagic_cli.config import ModelSource, load_preset
+from imagic_cli.config import ModelSource
+from imagic_cli.presets import load_preset
 
 TEXT = "a bird spreading wings"
 SR = "sr16-32"

@@ -27,7 +27,17 @@ ONLY = {
     "click": (),
     "pickle": (),
 }
-WITHOUT_TORCH = ["errors.py", "config.py", "events.py", "files.py", "run.py", "stamps.py", "sweep.py", "artifacts.py"]
+WITHOUT_TORCH = [
+    "errors.py",
+    "config.py",
+    "presets.py",
+    "events.py",
+    "files.py",
+    "run.py",
+    "stamps.py",
+    "sweep.py",
+    "artifacts.py",
+]
 WITHOUT_TORCH += [
     module
     for module in MODULES

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from drive import digests, done, imagic
 
-from imagic_cli.config import ModelSource, Preset, load_preset
+from imagic_cli.config import ModelSource
 from imagic_cli.errors import Interrupted
 from imagic_cli.fit import Step
+from imagic_cli.presets import Preset, load_preset
 from imagic_cli.stages import training
 
 TEXT = "a bird spreading wings"
@@ -137,7 +138,7 @@ def test_another_model_without_its_name_does_not_take_over_a_run(
 ) -> None:
     preset = load_preset("sd15")
     other = preset.model_copy(update={"model": ModelSource(source=str(models / "sdv"))})
-    monkeypatch.setattr("imagic_cli.config.load_preset", lambda _name: other)
+    monkeypatch.setattr("imagic_cli.presets.load_preset", lambda _name: other)
     run = done("optimize", photo, TEXT, "--model", models / "sd", "--steps", 2).out.strip()
     record = Path(run, "run.json").read_bytes()
     result = imagic("optimize", photo, TEXT, "--steps", 2)
@@ -153,7 +154,7 @@ def test_the_numbers_of_one_preset_for_the_model_of_another(
     def local(name: str) -> Preset:
         return real(name).model_copy(update={"model": ModelSource(source=str(models / "sdv"))})
 
-    monkeypatch.setattr("imagic_cli.config.load_preset", local)
+    monkeypatch.setattr("imagic_cli.presets.load_preset", local)
     flags = ["--model", "sd15", "--preset", "community", "--dry-run", "--json", "--run", "run"]
     plan = json.loads(done("optimize", photo, TEXT, *flags).lines[0])["record"]
     assert (plan["model"]["source"], plan["optimize"]["steps"]) == (str(models / "sdv"), 500)

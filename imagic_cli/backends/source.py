@@ -150,7 +150,7 @@ def find(source: ModelSource, is_part: bool = False) -> Model:
     elif source.source.count("/") == 1 and not source.source.startswith((".", "/", "~")):
         folder = _downloaded(source, is_part)
     else:
-        from imagic_cli.config import preset_names
+        from imagic_cli.presets import preset_names
 
         raise ModelError(
             f"no model '{source.source}'",
