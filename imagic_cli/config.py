@@ -10,14 +10,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from imagic_cli.errors import UsageError
 
-# The paper trains every weight and publishes nothing for LoRA: these two are ours. Its rate for whole weights is far
-# too small here, where two thin matrices, one of them zero at first, must make the whole change.
-LORA_RANK, LORA_RATE = 16, 1e-4
+# The paper trains every weight and publishes nothing for less: these are ours. Its rate is far too small where two thin
+# matrices, one of them zero at first, or the text's projections alone must make the whole change.
+LORA_RANK = 16
+_OWN_RATES = {"lora": 1e-4, "kv": 1e-5}
 
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 EncoderDtype = Literal["fp32", "bf16", "fp16", "8bit"]
 Optimizer = Literal["adam", "adam8bit"]
-Method = Literal["full", "lora"]
+Method = Literal["full", "lora", "kv"]
 Condition = Literal["target", "optimized"]
 Fit = Literal["keep", "crop", "pad"]
 Scheduler = Literal["ddim", "ddpm", "euler", "euler-a", "dpm++", "heun", "pndm", "unipc"]
@@ -109,12 +110,12 @@ class OptimizeSettings(TrainSettings):
 
 
 class FinetuneSettings(TrainSettings):
-    """Stage B; the defaults are the paper's for Stable Diffusion (section 4), LoRA's rank and rate are ours.
+    """Stage B; the defaults are the paper's for Stable Diffusion (section 4), those of other methods are ours.
 
     Attributes:
         delta_dtype: the format in which the change of each weight, or LoRA's two factors of it, are stored.
-        method: train every weight, as the paper does, or a LoRA beside the attention's.
-        rank: of the LoRA; None where every weight is trained.
+        method: train every weight, as the paper does, a LoRA beside the attention's, or the text's keys and values.
+        rank: of the LoRA; None where there is none.
     """
 
     steps: Steps = 1500
@@ -128,10 +129,10 @@ class FinetuneSettings(TrainSettings):
     def _own_numbers(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
-        if given.get("method") != "lora":
-            return given | {"rank": None}
+        method = given.get("method", "full")
+        rate = {"learning_rate": _OWN_RATES[method]} if method in _OWN_RATES else {}
         rank = LORA_RANK if given.get("rank") is None else given["rank"]
-        return {"learning_rate": LORA_RATE} | given | {"rank": rank}
+        return rate | given | {"rank": rank if method == "lora" else None}
 
     def work(self) -> dict[str, Any]:
         """What a key holds; that of `full` is as it was before there was another method."""

@@ -82,14 +82,17 @@ def _trained(name: str, blank: Blank, settings: TrainSettings, device: torch.dev
     frozen = sum(each.numel() for each in blank.level.module.parameters() if not each.requires_grad)
     flop, activations = _step(blank, embedding, settings.batch, backward=True)
     # fp32 master weights, gradients and moments of what is trained, and the frozen rest.
-    memory = trained * 4 * (2 + _MOMENTS) + frozen * dtype.itemsize
+    rest = 4 if isinstance(settings, FinetuneSettings) and settings.method != "lora" else dtype.itemsize
+    memory = trained * 4 * (2 + _MOMENTS) + frozen * rest
     disk = 2 * trained * 4 * (1 + _MOMENTS)
     return _cost(name, _training(settings), flop * settings.steps, memory, activations, disk, device, dtype)
 
 
 def _training(settings: TrainSettings) -> str:
-    lora = f", LoRA of rank {settings.rank}" if isinstance(settings, FinetuneSettings) and settings.rank else ""
-    return f"{settings.steps} steps of {settings.optimizer} at {settings.learning_rate}, {settings.dtype}{lora}"
+    told = f"{settings.steps} steps of {settings.optimizer} at {settings.learning_rate}, {settings.dtype}"
+    if not isinstance(settings, FinetuneSettings) or settings.method == "full":
+        return told
+    return f"{told}, " + (f"LoRA of rank {settings.rank}" if settings.rank else "the text's keys and values")
 
 
 def _leaves(blank: Blank, settings: TrainSettings) -> tuple[Embedding, int]:

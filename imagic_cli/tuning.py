@@ -1,4 +1,7 @@
-"""What stage B trains, and what of it is kept: every weight of the denoiser, or a LoRA beside its attention.
+"""What stage B trains, and what of it is kept: every weight of the denoiser, the text's alone, or a LoRA beside them.
+
+Where pictures attend to the text, its keys and values are the only weights that meet it: training them alone (Kumari et
+al., 2023) leaves the rest of the denoiser, and what it does without a text, as they are.
 
 A LoRA (Hu et al., 2021) leaves a weight W as it is and adds the product of two thin matrices to it: W + B A, with A of
 shape (rank, in) and B of shape (out, rank). Its published scale alpha / rank is 1 here: alpha == rank.
@@ -21,6 +24,7 @@ _ADAPTER = "default"
 # Attention's projections. There the text meets the picture, which is what stage B is about; they are where LoRA was
 # published to work, what diffusers' own training scripts adapt, and what other tools read. The last two are the text's
 # where a family projects it apart (DeepFloyd IF).
+_TEXT = ("attn2.to_k", "attn2.to_v", "add_k_proj", "add_v_proj")
 _ATTENTION = ["to_q", "to_k", "to_v", "to_out.0", "add_k_proj", "add_v_proj"]
 
 
@@ -32,13 +36,20 @@ def leaves(module: nn.Module, settings: FinetuneSettings) -> dict[str, Tensor]:
         settings: method and rank.
 
     Returns:
-        Every parameter, or for LoRA fp32 leaves named 'layer.lora_A.weight' and 'layer.lora_B.weight'; on the module's
-        device, which may be the meta device.
+        Every parameter, or those of the text's keys and values, or for LoRA fp32 leaves named 'layer.lora_A.weight' and
+        'layer.lora_B.weight'; on the module's device, which may be the meta device.
     """
-    if settings.rank is None:
-        module.requires_grad_(True)
-        return dict(module.named_parameters())
-    return _inject(module, settings.rank)
+    if settings.rank is not None:
+        return _inject(module, settings.rank)
+    found: dict[str, Tensor] = {
+        name: parameter
+        for name, parameter in module.named_parameters()
+        if settings.method == "full" or name.rpartition(".")[0].endswith(_TEXT)
+    }
+    module.requires_grad_(False)
+    for parameter in found.values():
+        parameter.requires_grad_(True)
+    return found
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""LoRA in stage B."""
+"""LoRA in stage B, and the text's keys and values alone."""
 
 from __future__ import annotations
 
@@ -61,6 +61,42 @@ def test_it_is_the_formula(photo: Path, models: Path, family: str) -> None:
     assert (gap / sum(((b @ a) ** 2).sum() for b, a in factors.values())).sqrt() < 5e-3
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_keys_and_values_are_trained_alone(photo: Path, models: Path, family: str) -> None:
+    optimized(photo, models / family)
+    command = ["finetune", "--run", "run", "--steps", STEPS, "--seed", 6, "--delta-dtype", "fp32"]
+    done(*command, "--method", "kv", "--lr", RATE)
+    reference = Reference.of(models / family, Path("run/image.png"))
+    reference.unet.requires_grad_(False)
+    before = {name: each.clone() for name, each in reference.unet.named_parameters() if is_key_or_value(name)}
+    trained = {name: reference.unet.get_parameter(name).requires_grad_() for name in before}
+    tokens, pooled = double(Embeddings.load(Path("run/embeddings.safetensors")).content.optimized)
+    stream = Stream(6, "train", "finetune", "base")
+    told = adam(list(trained.values()), lambda step: reference.loss(tokens, pooled, stream.at(step)), RATE)
+    np.testing.assert_allclose(logged("finetune"), told, rtol=2e-5)
+    found = Weights.load(Path("run/weights.safetensors")).content.of("base")
+    assert found.keys() == trained.keys()
+    gap = sum(((found[name] - (trained[name] - before[name])) ** 2).sum() for name in found)
+    assert (gap / sum(((trained[name] - before[name]) ** 2).sum() for name in found)).sqrt() < 5e-3
+    cost = json.loads(done(*command, "--method", "kv", "--dry-run", "--json").lines[-1])
+    assert cost["work"].endswith("the text's keys and values")
+    assert cost["disk"] == 2 * 4 * 3 * sum(each.numel() for each in found.values())
+
+
+def test_a_cascade_keeps_the_texts_keys_and_values_apart(photo: Path, models: Path) -> None:
+    optimized(photo, models / "cascade")
+    done("finetune", "--run", "run", "--steps", 1, "--method", "kv")
+    for path, level in (("weights", "base"), ("weights-sr16-32", "sr16-32")):
+        found = Weights.load(Path(f"run/{path}.safetensors")).content.of(level)
+        layers = {name.rpartition(".")[0].rpartition(".")[2] for name in found}
+        assert layers == {"add_k_proj", "add_v_proj"}
+        assert all(tensor.any() for tensor in found.values())
+
+
+def is_key_or_value(name: str) -> bool:
+    return "attn2" in name and name.endswith(("to_k.weight", "to_v.weight"))
+
+
 def test_the_global_random_state_is_neither_read_nor_moved(photo: Path, models: Path) -> None:
     made = []
     for seed in (1, 2):
@@ -86,6 +122,7 @@ def test_each_method_has_its_own_rate_unless_one_is_typed(photo: Path, models: P
         (["--method", "full"], ("full", None, 5e-7)),
         (["--method", "lora", "--lr", 3e-4], ("lora", 16, 3e-4)),
         (["--method", "lora", "--rank", 4], ("lora", 4, 3e-4)),
+        (["--method", "kv"], ("kv", None, 1e-5)),
     ):
         done("finetune", *steps, *flags)
         found = recorded()
@@ -98,6 +135,7 @@ def test_full_fine_tuning_keeps_the_key_that_it_had_before_there_was_a_method() 
     assert FinetuneSettings().work().keys() == names
     assert FinetuneSettings(rank=4).rank is None
     assert FinetuneSettings(method="lora").work().keys() == names | {"method", "rank"}
+    assert FinetuneSettings(method="kv", rank=4).rank is None
 
 
 def test_edit_takes_it(photo: Path, models: Path) -> None:

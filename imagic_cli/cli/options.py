@@ -80,7 +80,11 @@ DeltaOption = Annotated[
 ]
 MethodOption = Annotated[
     Method | None,
-    typer.Option("--method", help="Train every weight, or a LoRA beside the attention's.", rich_help_panel=_RECIPE),
+    typer.Option(
+        "--method",
+        help="Train every weight, a LoRA beside the attention's, or the text's keys and values.",
+        rich_help_panel=_RECIPE,
+    ),
 ]
 RankOption = Annotated[int | None, typer.Option("--rank", help="Of --method lora.", rich_help_panel=_RECIPE)]
 

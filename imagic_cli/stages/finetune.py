@@ -25,7 +25,9 @@ from imagic_cli.stages.objective import encode_image
 from imagic_cli.stages.training import Training, check_optimizer
 from imagic_cli.tuning import initialise, leaves
 
-_SAVES_MEMORY = "--method lora, --optimizer adam8bit, --gradient-checkpointing, or a smaller --size at imagic optimize"
+_SAVES_MEMORY = (
+    "--method lora or kv, --optimizer adam8bit, --gradient-checkpointing, or a smaller --size at imagic optimize"
+)
 # A checkpoint holds what is trained and two moments in fp32, and is written beside the one before it.
 _CHECKPOINT_BYTES = 2 * 3 * 4
 
@@ -123,7 +125,7 @@ def _trained(
     backend: Backend, name: str, settings: FinetuneSettings, precision: Precision
 ) -> tuple[Level, dict[str, Tensor]]:
     # Beside a LoRA the denoiser is frozen, and in the precision's own format.
-    level = backend.level(precision, settings.method == "full", name)
+    level = backend.level(precision, settings.method != "lora", name)
     trained = leaves(level.module, settings)
     if settings.method == "lora":
         initialise(trained, Stream(settings.seed, "lora", "finetune", level.name).at(0))
