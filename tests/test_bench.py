@@ -18,7 +18,7 @@ from imagic_cli.evaluation.fidelity import psnr
 from imagic_cli.evaluation.silent import Recipe
 from imagic_cli.sketchbook import bench, bench_summary
 from imagic_cli.sketchbook.bench import Bench, Panel, Score, Try, trivial
-from imagic_cli.sketchbook.bench_summary import HEAD, cells, curve, markdown, read, rows, trade
+from imagic_cli.sketchbook.bench_summary import HEAD, cells, curve, leads, markdown, read, rows, trade
 from imagic_cli.sketchbook.captions import hides_colour
 from imagic_cli.sketchbook.judge import Judge, truth
 from imagic_cli.sketchbook.pairs import FIELDS, pair
@@ -167,6 +167,17 @@ def test_settings_are_pooled_and_sdedits_are_its_best() -> None:
     assert pooled.tries == 3 and pooled.best.mean == pooled.one.mean == 1.0
     assert found["SDEdit, 3 settings"].tries == 3 and found["SDEdit, 3 settings"].best.mean == 1.0
     assert found["imagic 0"].best.mean == 0.0 and "SDEdit 0.4" in found
+
+
+def test_a_lead_is_counted_pair_by_pair() -> None:
+    won = made("imagic", 0.7, (True, 19.0, 1.0)) + made("SDEdit", 0.5, (False, 30.0, 1.0))
+    drawn = made("imagic", 0.7, (True, 30.0, 1.0)) + made("SDEdit", 0.5, (True, math.nan, 1.0))
+    found = leads({"a": won, "b": drawn, "c": drawn, "d": drawn})
+    assert found.keys() == {"SDEdit"}
+    # Best of all, then at 16, 18, 20 and 22 dB.
+    assert [each.mean for each in found["SDEdit"]] == [25.0, 25.0, 25.0, 0.0, 0.0]
+    assert found["SDEdit"][0].low == 0.0 and found["SDEdit"][0].high > 25.0
+    assert "| SDEdit | +25 [" in markdown({"a": won, "b": drawn, "c": drawn, "d": drawn})
 
 
 def scored() -> list[Score]:

@@ -21,6 +21,7 @@ _TABLED = (0.0, *map(float, ETAS))
 KEPT, ALIGNED = "PSNR to the input outside the edit, dB", "CLIP score"
 # Those whose settings trade the edit for fidelity.
 _TRADING = ("imagic", "B off", "SDEdit", "DDIB")
+_RIVALS = ("B off", "A off", "text to image", "SDEdit", "DDIB")
 
 Scores = Sequence[Score]
 
@@ -69,21 +70,30 @@ def read(folder: Path) -> dict[str, list[Score]]:
 
 def rows(pairs: Mapping[str, Scores]) -> list[Row]:
     """One row per method and setting, and one per method over its settings where it has several."""
-    every = [score for scores in pairs.values() for score in scores]
     found = []
-    for method in dict.fromkeys(score.method for score in every):
-        settings = sorted({score.setting for score in every if score.method == method})
-        if method == "imagic":
-            settings = [setting for setting in settings if setting in _TABLED]
-        chosen = [setting for setting in settings if method != "imagic" or setting > 0]
-        if method == "SDEdit":
-            chosen = _strongest(pairs, chosen)
+    for method, settings in _settings(pairs).items():
+        chosen = _pooled(pairs, method, settings)
         if len(chosen) > 1:
             found.append(_row(f"{method}, {len(chosen)} settings", pairs, _of(method, chosen), _single(chosen)))
         for setting in settings:
             label = f"{method} {setting:g}" if len(settings) > 1 else method
             found.append(_row(label, pairs, _of(method, [setting]), setting))
     return found
+
+
+def _settings(pairs: Mapping[str, Scores]) -> dict[str, list[float]]:
+    found: dict[str, set[float]] = {}
+    for scores in pairs.values():
+        for score in scores:
+            if score.method != "imagic" or score.setting in _TABLED:
+                found.setdefault(score.method, set()).add(score.setting)
+    return {method: sorted(settings) for method, settings in found.items()}
+
+
+def _pooled(pairs: Mapping[str, Scores], method: str, settings: Sequence[float]) -> list[float]:
+    if method == "SDEdit":
+        return _strongest(pairs, settings)
+    return [setting for setting in settings if method != "imagic" or setting > 0]
 
 
 def _strongest(pairs: Mapping[str, Scores], settings: Sequence[float]) -> list[float]:
@@ -106,14 +116,11 @@ def _of(method: str, settings: Sequence[float]) -> Callable[[Score], bool]:
 def _row(label: str, pairs: Mapping[str, Scores], wanted: Callable[[Score], bool], single: float) -> Row:
     tries = _tries(pairs, wanted)
     picked = [max(each, key=lambda score: (score.success, score.answer_psnr)) for each in tries]
-    floors = {
-        floor: bootstrap([float(any(s.success and s.kept_psnr >= floor for s in each)) for each in tries])
-        for floor in FLOORS
-    }
+    floors = {floor: bootstrap(_successes(tries, floor)) for floor in FLOORS}
     return Row(
         method=label,
         tries=len(tries[0]),
-        best=bootstrap([float(score.success) for score in picked]),
+        best=bootstrap(_successes(tries)),
         one=bootstrap([float(next(s for s in each if s.setting == single).success) for each in tries]),
         clip=bootstrap([float(max(each, key=lambda score: score.clip).success) for each in tries]),
         floors=floors,
@@ -121,6 +128,35 @@ def _row(label: str, pairs: Mapping[str, Scores], wanted: Callable[[Score], bool
         answer_ssim=bootstrap([score.answer_ssim for score in picked]),
         kept_psnr=_kept([[score] for score in picked]),
     )
+
+
+def _successes(tries: Sequence[Scores], floor: float = -math.inf) -> list[float]:
+    # NaN, where nothing has to be kept, is above every floor.
+    return [float(any(score.success and not score.kept_psnr < floor for score in each)) for each in tries]
+
+
+def leads(pairs: Mapping[str, Scores]) -> dict[str, list[Interval]]:
+    """Imagic's success with its best try minus that of every other way to edit, pair by pair, in points of 100.
+
+    Returns:
+        By method, over its pooled settings: among all tries, then among those of each of `FLOORS`.
+    """
+    settings = _settings(pairs)
+    levels = (-math.inf, *FLOORS)
+
+    def successes(method: str) -> list[list[float]]:
+        tries = _tries(pairs, _of(method, _pooled(pairs, method, settings[method])))
+        return [_successes(tries, floor) for floor in levels]
+
+    own = successes("imagic")
+    return {
+        method: [
+            bootstrap([100 * (a - b) for a, b in zip(mine, theirs, strict=True)])
+            for mine, theirs in zip(own, successes(method), strict=True)
+        ]
+        for method in _RIVALS
+        if method in settings
+    }
 
 
 def _kept(tries: Sequence[Scores]) -> Interval:
@@ -185,7 +221,12 @@ HEAD = (
 
 
 def markdown(pairs: Mapping[str, Scores]) -> str:
-    """The table of all rows, with how many pairs they are over."""
+    """The table of all rows, with how many pairs they are over, and by how much Imagic leads."""
     lines = [f"{len(pairs)} pairs.", "", f"| {' | '.join(HEAD)} |", f"|{'---|' * len(HEAD)}"]
     lines += [f"| {' | '.join(cells(row))} |" for row in rows(pairs)]
+    head = ("Imagic minus", "best, points", *(f"at {floor:g} dB" for floor in FLOORS))
+    lines += ["", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for method, found in leads(pairs).items():
+        told = (f"{each.mean:+.0f} [{each.low:+.0f}, {each.high:+.0f}]" for each in found)
+        lines.append(f"| {' | '.join((method, *told))} |")
     return "\n".join(lines) + "\n"
