@@ -159,3 +159,14 @@ def over_white(picture: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 def deep(samples: np.ndarray) -> np.ndarray:
     """16-bit samples as 8 bits: v * 255 / 65535, rounded."""
     return np.rint(samples.astype(np.float64) * 255 / 65535).astype(np.uint8)
+
+
+def contains(sheet: Image.Image, picture: Image.Image) -> tuple[int, int]:
+    """Row and column of pixels at which `sheet` first shows `picture`."""
+    whole, part = (np.asarray(each.convert("RGB")) for each in (sheet, picture))
+    height, width = part.shape[:2]
+    for y in range(whole.shape[0] - height + 1):
+        for x in range(whole.shape[1] - width + 1):
+            if np.array_equal(whole[y, x], part[0, 0]) and np.array_equal(whole[y : y + height, x : x + width], part):
+                return y, x
+    raise AssertionError("the sheet does not show the picture")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import toys
 from drive import done, imagic
+from pictures import contains
 from PIL import Image
 
 from imagic_cli.artifacts import Embeddings
@@ -35,7 +35,7 @@ def test_the_pretrained_row_stands_above_the_tuned_one(tuned: Path, tmp_path: Pa
     assert [Path(line).relative_to(run).as_posix() for line in told.lines] == ["ablations/finetune.png"]
     upper = run / "variants" / "pretrained" / "images" / "eta-0.000_seed-0003.png"
     lower = run / "images" / "eta-0.000_seed-0003.png"
-    assert contains(Path(told.lines[0]), upper) < contains(Path(told.lines[0]), lower)
+    assert row(Path(told.lines[0]), upper) < row(Path(told.lines[0]), lower)
     assert imagic("check", run).code == 0
     before = (run / "samples.safetensors").stat().st_mtime_ns
     done("ablate", "finetune", run, "--eta", "0,1", "--seed", 3)
@@ -50,7 +50,7 @@ def test_every_length_is_a_run_of_its_own_and_none_is_made_twice(tuned: Path, tm
     parts = [run / "ablations" / f"optimize-0000{count}" for count in (0, 4)]
     for part in parts:
         assert imagic("check", part).code == 0
-        assert contains(Path(told.lines[0]), part / "images" / "eta-0.700_seed-0000.png") >= 0
+        assert row(Path(told.lines[0]), part / "images" / "eta-0.700_seed-0000.png") >= 0
     found = [Embeddings.load(part / "embeddings.safetensors").content for part in parts]
     assert found[0].optimized.tokens.equal(found[0].target.tokens)
     assert not found[1].optimized.tokens.equal(found[1].target.tokens)
@@ -71,7 +71,7 @@ def test_super_resolution_is_shown_pretrained_and_tuned_at_either_embedding(mode
     figure, *tables = map(Path, told.lines)
     assert figure == run / "ablations" / "super-resolution.png"
     assert tables == [part.with_suffix(".csv") for part in parts]
-    rows = [contains(figure, shown(part)) for part in parts]
+    rows = [row(figure, shown(part)) for part in parts]
     assert 0 < rows[0] < rows[1] < rows[2]
     for part, table in zip(parts, tables, strict=True):
         assert imagic("check", part).code == 0
@@ -97,12 +97,5 @@ def shown(part: Path) -> Path:
     return found
 
 
-def contains(sheet: Path, picture: Path) -> int:
-    """The row of pixels at which `sheet` shows `picture`."""
-    whole, part = (np.asarray(Image.open(path).convert("RGB")) for path in (sheet, picture))
-    height, width = part.shape[:2]
-    for y in range(whole.shape[0] - height + 1):
-        for x in range(whole.shape[1] - width + 1):
-            if np.array_equal(whole[y : y + height, x : x + width], part):
-                return y
-    raise AssertionError(f"{sheet} does not show {picture}")
+def row(sheet: Path, picture: Path) -> int:
+    return contains(Image.open(sheet), Image.open(picture))[0]

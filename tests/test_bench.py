@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pictures import contains
 from PIL import Image
 
 from imagic_cli.config import How, ModelFlags
@@ -18,7 +19,7 @@ from imagic_cli.evaluation.fidelity import psnr
 from imagic_cli.evaluation.silent import Recipe
 from imagic_cli.sketchbook import bench, bench_summary
 from imagic_cli.sketchbook.bench import Bench, Panel, Score, Try, trivial
-from imagic_cli.sketchbook.bench_summary import HEAD, cells, curve, leads, markdown, read, rows, trade
+from imagic_cli.sketchbook.bench_summary import HEAD, cells, curve, gallery, leads, markdown, read, rows, trade
 from imagic_cli.sketchbook.captions import hides_colour
 from imagic_cli.sketchbook.judge import Judge, truth
 from imagic_cli.sketchbook.pairs import FIELDS, pair
@@ -103,6 +104,10 @@ def test_every_method_is_tried_and_judged_and_nothing_is_done_twice(models: Path
     assert left == ["pair-0000.json", "pair-0000.png", "settings.json"]
     with Image.open(tmp_path / "out" / "pair-0000.png") as strip:
         assert strip.size == ((2 + 9) * 130, 128)
+        tiles = [strip.crop((i * 130, 0, i * 130 + 128, 128)) for i in range(11)]
+    # All but the three trivial editors, side by side.
+    found = [contains(gallery(tmp_path / "out"), tile) for tile in (*tiles[:2], *tiles[5:])]
+    assert len({y for y, _x in found}) == 1 and found == sorted(found)
     assert pair(0).text in notes[0] and "1 of 1" in notes[0]
     before = (tmp_path / "out" / "pair-0000.json").read_bytes()
     run.run([0])

@@ -100,7 +100,7 @@ def bench(
     with Report(quiet, json) as report:
         from imagic_cli.evaluation.silent import Recipe
         from imagic_cli.sketchbook.bench import Bench
-        from imagic_cli.sketchbook.bench_summary import HEAD, cells, curve, markdown, read, rows, trade
+        from imagic_cli.sketchbook.bench_summary import HEAD, cells, curve, gallery, markdown, read, rows, trade
         from imagic_cli.sketchbook.scenes import SIZE
 
         named = ModelFlags(model, preset)
@@ -109,6 +109,8 @@ def bench(
         written = {"summary.md": markdown, "curve.svg": curve, "trade.svg": trade}
         for name, made in written.items():
             files.commit_bytes(output / name, made(found).encode())
+        pictures = output / "gallery.png"
+        files.commit(pictures, lambda temporary: gallery(output).save(temporary, format="PNG"))
         report.table(f"{len(found)} pairs, {output}", HEAD, [list(cells(row)) for row in rows(found)])
-        for name in written:
-            report.result(output / name, Path(name).stem)
+        for path in (*(output / name for name in written), pictures):
+            report.result(path, path.stem)

@@ -8,9 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
 from imagic_cli.errors import InputError
 from imagic_cli.evaluation.intervals import Interval, bootstrap
 from imagic_cli.evaluation.plots import band, matched
+from imagic_cli.sheet import contact_sheet
 from imagic_cli.sketchbook.bench import CURVE, ETAS, Score
 
 # Success counts at this fidelity to the untouched part of the input, dB: "equal fidelity" for every method.
@@ -22,6 +25,9 @@ KEPT, ALIGNED = "PSNR to the input outside the edit, dB", "CLIP score"
 # Those whose settings trade the edit for fidelity.
 _TRADING = ("imagic", "B off", "SDEdit", "DDIB")
 _RIVALS = ("B off", "A off", "text to image", "SDEdit", "DDIB")
+
+_TRIVIAL = ("input unchanged", "answer blurred", "half and half")
+_SHOWN = 10
 
 Scores = Sequence[Score]
 
@@ -51,6 +57,21 @@ class Row:
     answer_psnr: Interval
     answer_ssim: Interval
     kept_psnr: Interval
+
+
+def gallery(folder: Path) -> Image.Image:
+    """The first pairs' pictures: the input, the true answer, and what the judge thinks each method's best."""
+    cells, texts, names = [], [], []
+    for path in sorted(folder.glob("pair-*.json"))[:_SHOWN]:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        names = ["input", "true answer", *dict.fromkeys(score["method"] for score in told["scores"])]
+        with Image.open(path.with_suffix(".png")) as strip:
+            whole = strip.convert("RGB")
+        width = whole.width // len(names)
+        parts = [whole.crop((i * width, 0, i * width + whole.height, whole.height)) for i in range(len(names))]
+        cells.append([part for part, name in zip(parts, names, strict=True) if name not in _TRIVIAL])
+        texts.append(told["text"])
+    return contact_sheet(cells, [name for name in names if name not in _TRIVIAL], texts)
 
 
 def read(folder: Path) -> dict[str, list[Score]]:
