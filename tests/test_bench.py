@@ -19,7 +19,19 @@ from imagic_cli.evaluation.fidelity import psnr
 from imagic_cli.evaluation.silent import Recipe
 from imagic_cli.sketchbook import bench, bench_summary
 from imagic_cli.sketchbook.bench import Bench, Panel, Score, Try, trivial
-from imagic_cli.sketchbook.bench_summary import HEAD, cells, curve, gallery, leads, markdown, read, rows, trade
+from imagic_cli.sketchbook.bench_summary import (
+    HEAD,
+    by_field,
+    cells,
+    curve,
+    gallery,
+    leads,
+    markdown,
+    read,
+    read_fields,
+    rows,
+    trade,
+)
 from imagic_cli.sketchbook.captions import hides_colour
 from imagic_cli.sketchbook.judge import Judge, truth
 from imagic_cli.sketchbook.pairs import FIELDS, pair
@@ -185,6 +197,20 @@ def test_a_lead_is_counted_pair_by_pair() -> None:
     assert "| SDEdit | +25 [" in markdown({"a": won, "b": drawn, "c": drawn, "d": drawn})
 
 
+def test_kinds_of_edits_are_told_apart() -> None:
+    won = made("imagic", 0.7, (True, 19.0, 1.0)) + made("DDIB", 1.0, (False, 30.0, 1.0))
+    lost = made("imagic", 0.7, (False, 19.0, 1.0)) + made("DDIB", 1.0, (True, 30.0, 1.0))
+    lines = by_field({"a": won, "b": lost, "c": won}, {"a": "pose", "b": "setting", "c": "pose"}).splitlines()
+    assert [line.split(" | ")[:3] for line in lines[2:]] == [
+        ["| pose, 2 pairs", "imagic", "100 [100, 100]"],
+        ["| pose, 2 pairs", "DDIB", "0 [0, 0]"],
+        ["| setting, 1 pairs", "imagic", "0 [0, 0]"],
+        ["| setting, 1 pairs", "DDIB", "100 [100, 100]"],
+    ]
+    # At 16, 18, 20 and 22 dB.
+    assert [share.split(" ")[0] for share in lines[2].split(" | ")[3:]] == ["100", "100", "0", "0"]
+
+
 def scored() -> list[Score]:
     scores = []
     for tenths in range(11):
@@ -237,6 +263,7 @@ def test_the_table_names_its_pairs_and_an_empty_folder_is_told(tmp_path: Path) -
     }
     (tmp_path / "pair-0003.json").write_text(json.dumps(told))
     text = markdown(read(tmp_path))
+    assert read_fields(tmp_path) == {"pair-0003": "pose"}
     assert text.startswith("1 pairs.") and "| imagic | 1 | 100 [100, 100] |" in text
 
 

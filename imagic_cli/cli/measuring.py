@@ -99,18 +99,20 @@ def bench(
     checks.check_folder(output)
     with Report(quiet, json) as report:
         from imagic_cli.evaluation.silent import Recipe
+        from imagic_cli.sketchbook import bench_summary as summary
         from imagic_cli.sketchbook.bench import Bench
-        from imagic_cli.sketchbook.bench_summary import HEAD, cells, curve, gallery, markdown, read, rows, trade
         from imagic_cli.sketchbook.scenes import SIZE
 
         named = ModelFlags(model, preset)
         Bench(output, named, Recipe({"size": SIZE}, first, then, last), full, how, report).run(numbers)
-        found = read(output)
-        written = {"summary.md": markdown, "curve.svg": curve, "trade.svg": trade}
+        found = summary.read(output)
+        tables = f"{summary.markdown(found)}\n{summary.by_field(found, summary.read_fields(output))}"
+        written = {"summary.md": tables, "curve.svg": summary.curve(found), "trade.svg": summary.trade(found)}
         for name, made in written.items():
-            files.commit_bytes(output / name, made(found).encode())
+            files.commit_bytes(output / name, made.encode())
         pictures = output / "gallery.png"
-        files.commit(pictures, lambda temporary: gallery(output).save(temporary, format="PNG"))
-        report.table(f"{len(found)} pairs, {output}", HEAD, [list(cells(row)) for row in rows(found)])
+        files.commit(pictures, lambda temporary: summary.gallery(output).save(temporary, format="PNG"))
+        cells = [list(summary.cells(row)) for row in summary.rows(found)]
+        report.table(f"{len(found)} pairs, {output}", summary.HEAD, cells)
         for path in (*(output / name for name in written), pictures):
             report.result(path, path.stem)

@@ -15,6 +15,7 @@ from imagic_cli.evaluation.intervals import Interval, bootstrap
 from imagic_cli.evaluation.plots import band, matched
 from imagic_cli.sheet import contact_sheet
 from imagic_cli.sketchbook.bench import CURVE, ETAS, Score
+from imagic_cli.sketchbook.pairs import FIELDS
 
 # Success counts at this fidelity to the untouched part of the input, dB: "equal fidelity" for every method.
 FLOORS = (16.0, 18.0, 20.0, 22.0)
@@ -89,6 +90,11 @@ def read(folder: Path) -> dict[str, list[Score]]:
     return found
 
 
+def read_fields(folder: Path) -> dict[str, str]:
+    """What every finished pair changes, by its file's name."""
+    return {path.stem: json.loads(path.read_text("utf-8"))["field"] for path in sorted(folder.glob("pair-*.json"))}
+
+
 def rows(pairs: Mapping[str, Scores]) -> list[Row]:
     """One row per method and setting, and one per method over its settings where it has several."""
     found = []
@@ -149,6 +155,29 @@ def _row(label: str, pairs: Mapping[str, Scores], wanted: Callable[[Score], bool
         answer_ssim=bootstrap([score.answer_ssim for score in picked]),
         kept_psnr=_kept([[score] for score in picked]),
     )
+
+
+def by_field(pairs: Mapping[str, Scores], fields: Mapping[str, str]) -> str:
+    """Success with the best try for each kind of edit apart, over pooled settings: of all tries, and above each floor.
+
+    Args:
+        pairs: the scores of every pair.
+        fields: what each changes; see `read_fields`.
+    """
+    head = ("changed", "method", "best, %", *(f"at {floor:g} dB" for floor in FLOORS))
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    settings = _settings(pairs)
+    for field in FIELDS:
+        some = {name: scores for name, scores in pairs.items() if fields[name] == field}
+        for method in (name for name in ("imagic", *_RIVALS) if some and name in settings):
+            tries = _tries(some, _of(method, _pooled(pairs, method, settings[method])))
+            shares = [_share(bootstrap(_successes(tries, floor))) for floor in (-math.inf, *FLOORS)]
+            lines.append(f"| {' | '.join((f'{field}, {len(some)} pairs', method, *shares))} |")
+    return "\n".join(lines) + "\n"
+
+
+def _share(found: Interval) -> str:
+    return f"{100 * found.mean:.0f} [{100 * found.low:.0f}, {100 * found.high:.0f}]"
 
 
 def _successes(tries: Sequence[Scores], floor: float = -math.inf) -> list[float]:
@@ -222,7 +251,7 @@ def cells(row: Row) -> Iterator[str]:
     yield row.method
     yield str(row.tries)
     for share in (row.best, row.one, row.clip, *row.floors.values()):
-        yield f"{100 * share.mean:.0f} [{100 * share.low:.0f}, {100 * share.high:.0f}]"
+        yield _share(share)
     for number in (row.answer_psnr, row.kept_psnr):
         yield f"{number.mean:.1f} [{number.low:.1f}, {number.high:.1f}]"
     yield f"{row.answer_ssim.mean:.3f}"
