@@ -20,7 +20,7 @@ $(VENV)/done: pyproject.toml .ci/setup
 demo: setup  ## Draw a bird and spread its wings with the bundled model: the three stages, no download
 	mkdir -p runs/demo
 	$(BIN)/imagic scene "a yellow bird perched on grass" runs/demo/bird.png --seed 4
-	$(BIN)/imagic edit runs/demo/bird.png "a yellow bird spreading wings on grass" --eta 0,0.5,0.6,0.7,0.8,1 --run runs/demo/run
+	$(BIN)/imagic edit runs/demo/bird.png "a bird spreading wings" --eta 0,0.5,0.6,0.7,0.8,1 --seeds 8 --run runs/demo/run
 
 check: lint types test  ## Format, lint, types and tests: the definition of done
 
