@@ -6,7 +6,9 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -63,8 +65,7 @@ class Row:
 def gallery(folder: Path) -> Image.Image:
     """The first pairs' pictures: the input, the true answer, and what the judge thinks each method's best."""
     cells, texts, names = [], [], []
-    for path in sorted(folder.glob("pair-*.json"))[:_SHOWN]:
-        told = json.loads(path.read_text(encoding="utf-8"))
+    for path, told in islice(_results(folder), _SHOWN):
         names = ["input", "true answer", *dict.fromkeys(score["method"] for score in told["scores"])]
         with Image.open(path.with_suffix(".png")) as strip:
             whole = strip.convert("RGB")
@@ -81,10 +82,7 @@ def read(folder: Path) -> dict[str, list[Score]]:
     Raises:
         InputError: there are none.
     """
-    found = {
-        path.stem: [Score(**each) for each in json.loads(path.read_text(encoding="utf-8"))["scores"]]
-        for path in sorted(folder.glob("pair-*.json"))
-    }
+    found = {path.stem: [Score(**each) for each in told["scores"]] for path, told in _results(folder)}
     if not found:
         raise InputError(f"{folder} holds no benchmark results", "run: imagic bench sketchbook")
     return found
@@ -92,7 +90,12 @@ def read(folder: Path) -> dict[str, list[Score]]:
 
 def read_fields(folder: Path) -> dict[str, str]:
     """What every finished pair changes, by its file's name."""
-    return {path.stem: json.loads(path.read_text("utf-8"))["field"] for path in sorted(folder.glob("pair-*.json"))}
+    return {path.stem: told["field"] for path, told in _results(folder)}
+
+
+def _results(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    for path in sorted(folder.glob("pair-*.json")):
+        yield path, json.loads(path.read_text(encoding="utf-8"))
 
 
 def rows(pairs: Mapping[str, Scores]) -> list[Row]:
@@ -167,10 +170,12 @@ def by_field(pairs: Mapping[str, Scores], fields: Mapping[str, str]) -> str:
     head = ("changed", "method", "best, %", *(f"at {floor:g} dB" for floor in FLOORS))
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     settings = _settings(pairs)
-    for field in FIELDS:
+    # SDEdit's strengths are chosen over all pairs, as in the other tables.
+    pooled = {name: _pooled(pairs, name, settings[name]) for name in ("imagic", *_RIVALS) if name in settings}
+    for field in (each for each in FIELDS if each in fields.values()):
         some = {name: scores for name, scores in pairs.items() if fields[name] == field}
-        for method in (name for name in ("imagic", *_RIVALS) if some and name in settings):
-            tries = _tries(some, _of(method, _pooled(pairs, method, settings[method])))
+        for method, chosen in pooled.items():
+            tries = _tries(some, _of(method, chosen))
             shares = [_share(bootstrap(_successes(tries, floor))) for floor in (-math.inf, *FLOORS)]
             lines.append(f"| {' | '.join((f'{field}, {len(some)} pairs', method, *shares))} |")
     return "\n".join(lines) + "\n"
