@@ -62,7 +62,7 @@ sketchbook: setup  ## Train the bundled model anew (resumable), measure it, and 
 	$(BIN)/python -m imagic_cli.sketchbook.measure imagic_cli/sketchbook/model
 
 cascade: setup  ## Train the small cascade in DeepFloyd IF's layout (resumable) into runs/sketchbook/cascade
-	for lesson in cascade-base cascade-sr; do \
+	for lesson in cascade-text cascade-base cascade-sr; do \
 		$(BIN)/python -m imagic_cli.sketchbook.train $$lesson --out $(SKETCHBOOK) --device $(DEVICE) || exit 1; done
 
 clean:  ## Remove .venv and caches

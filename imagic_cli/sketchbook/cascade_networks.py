@@ -6,19 +6,20 @@ The base draws 32 x 32 pixels, super-resolution makes 128 x 128 of them.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import nn
-from transformers import T5Config, T5EncoderModel, T5Tokenizer
+from transformers import CLIPModel, T5Config, T5EncoderModel, T5Tokenizer
 
 from imagic_cli.backends.deepfloyd_if import WINDOW
 from imagic_cli.sketchbook.captions import known_words
-from imagic_cli.sketchbook.lesson_clip import token_ids
 from imagic_cli.sketchbook.networks import EXTRA_WORDS, Sizes, silence
 from imagic_cli.sketchbook.scenes import SIZE
+from imagic_cli.sketchbook.tokens import token_ids
 
 FACTOR = 4
 # What begins a word in T5's vocabularies.
@@ -117,12 +118,43 @@ def _pixel_unet(
     return network
 
 
-class Illustrator(nn.Module):
-    """The text encoder and the base, which are trained as one."""
+class Matches(NamedTuple):
+    """As `CLIPModel` returns them: how near each picture is to each text (B, B), and the contrastive loss."""
 
-    def __init__(self, text_encoder: T5EncoderModel, unet: UNet2DConditionModel) -> None:
+    logits_per_image: torch.Tensor
+    loss: torch.Tensor
+
+
+class Reader(nn.Module):
+    """A text encoder that learns beside a trained CLIP to name pictures: called as `CLIPModel` is.
+
+    What IF's encoder was pretrained on, a web of text, is not had here; what it is wanted for, telling scenes apart, is
+    learned from the scenes.
+    """
+
+    def __init__(self, text_encoder: T5EncoderModel, width: int, clip: CLIPModel) -> None:
         super().__init__()
-        self.text_encoder, self.unet = text_encoder, unet
+        self.text_encoder = text_encoder
+        # In a list no parameter of the pictures' encoder is trained or saved with the text's.
+        self._clip = [clip.eval().requires_grad_(False)]
+        self.projection = nn.Linear(width, clip.visual_projection.out_features, bias=False)
+        self.logit_scale = nn.Parameter(clip.logit_scale.detach().clone())
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self.text_encoder.device
+
+    def forward(self, input_ids: torch.Tensor, pixel_values: torch.Tensor, return_loss: bool = False) -> Matches:
+        """Token ids (B, length) and normalized pictures (B, 3, H, W) to their matches."""
+        kept = input_ids.ne(PAD)
+        hidden = self.text_encoder(input_ids, attention_mask=kept.long()).last_hidden_state * kept[..., None]
+        text = F.normalize(self.projection(hidden.sum(dim=1) / kept.sum(dim=1, keepdim=True)), dim=-1)
+        with torch.no_grad():
+            seen = self._clip[0].to(self.device).get_image_features(pixel_values).pooler_output
+        logits = self.logit_scale.exp() * F.normalize(seen, dim=-1) @ text.T
+        right = torch.arange(len(logits), device=logits.device)
+        return Matches(logits, (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right)) / 2)
 
 
 def schedule(largest: float) -> DDPMScheduler:

@@ -5,48 +5,53 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers.pipelines.deepfloyd_if.pipeline_if import IFPipeline
 from diffusers.pipelines.deepfloyd_if.pipeline_if_superresolution import IFSuperResolutionPipeline
-from transformers import T5Tokenizer
+from transformers import CLIPModel, T5EncoderModel, T5Tokenizer
 
+from imagic_cli.backends.source import BUNDLED
 from imagic_cli.sketchbook import cascade_networks as networks
-from imagic_cli.sketchbook.cascade_networks import Illustrator
+from imagic_cli.sketchbook.cascade_networks import Reader
 from imagic_cli.sketchbook.export import load_as_float32, write_card
 from imagic_cli.sketchbook.loop import load_average
 from imagic_cli.sketchbook.networks import Sizes
 
-LESSONS = ("cascade-base", "cascade-sr")
+LESSONS = ("cascade-text", "cascade-base", "cascade-sr")
 # Where the predicted clean picture is thresholded: IF's own numbers.
 BASE_LARGEST, LARGEST = 1.5, 1.0
 
 
-def untrained_illustrator(out: Path, sizes: Sizes) -> tuple[T5Tokenizer, Illustrator]:
-    """The tokenizer, also left in `out`, and the base with its text encoder."""
+def untrained_reader(out: Path, sizes: Sizes) -> tuple[T5Tokenizer, Reader]:
+    """The tokenizer, also left in `out`, and the text encoder beside the bundled model's CLIP."""
     tokenizer = networks.tokenizer(out / "cascade-tokenizer")
-    return tokenizer, Illustrator(networks.text_encoder(sizes, len(tokenizer)), networks.base(sizes))
+    clip = CLIPModel.from_pretrained(BUNDLED["sketchbook"] / "clip", dtype=torch.float32)
+    return tokenizer, Reader(networks.text_encoder(sizes, len(tokenizer)), sizes.t5_width, clip)
 
 
-def trained_illustrator(out: Path, sizes: Sizes) -> tuple[T5Tokenizer, Illustrator]:
-    """The tokenizer and the averaged base of `out` with its text encoder. Raises FileNotFoundError."""
-    tokenizer, illustrator = untrained_illustrator(out, sizes)
-    load_average(illustrator, out / "cascade-base.safetensors")
-    return tokenizer, illustrator.eval().requires_grad_(False)
+def trained_text_encoder(out: Path, sizes: Sizes) -> tuple[T5Tokenizer, T5EncoderModel]:
+    """The tokenizer and the averaged text encoder of `out`. Raises FileNotFoundError."""
+    tokenizer, reader = untrained_reader(out, sizes)
+    load_average(reader, out / "cascade-text.safetensors")
+    return tokenizer, reader.text_encoder.eval().requires_grad_(False)
 
 
 def export_cascade(out: Path, sizes: Sizes) -> Path:
     """Writes `out`/cascade from the checkpoints in `out`: fp16 safetensors, a stock pipeline in each of two folders.
 
-    Raises FileNotFoundError when one of the two networks has not been trained yet.
+    Raises FileNotFoundError when one of the three networks has not been trained yet.
     """
     folder = out / "cascade"
-    tokenizer, illustrator = trained_illustrator(out, sizes)
+    tokenizer, text_encoder = trained_text_encoder(out, sizes)
+    unet = networks.base(sizes).eval()
+    load_average(unet, out / "cascade-base.safetensors")
     above = networks.super_resolution(sizes).eval()
     load_average(above, out / "cascade-sr.safetensors")
     none: dict[str, Any] = dict.fromkeys(("safety_checker", "feature_extractor", "watermarker"))
     base: dict[str, Any] = none | {
         "tokenizer": tokenizer,
-        "text_encoder": illustrator.text_encoder.half(),
-        "unet": illustrator.unet.half(),
+        "text_encoder": text_encoder.half(),
+        "unet": unet.half(),
         "scheduler": networks.schedule(BASE_LARGEST),
     }
     IFPipeline(**base, requires_safety_checker=False).save_pretrained(folder / "base")
@@ -77,7 +82,8 @@ A small pixel cascade in the layout of DeepFloyd IF, trained from nothing on the
 trained on (`imagic_cli/sketchbook/scenes.py`). It knows nothing but these drawings; it is there so that an edit by a
 cascade can be seen, and judged against a known answer, without a GPU, a download or an account.
 
-- `base/`: a T5 encoder with one token for each word of the scenes' grammar, and a UNet of 32 x 32 pixels.
+- `base/`: a T5 encoder with one token for each word of the scenes' grammar, trained to tell which caption belongs to
+  which scene beside the sketchbook model's CLIP, then left as it is; and a UNet of 32 x 32 pixels.
 - `super-resolution/`: a UNet of 128 x 128 pixels, given the smaller picture noised to a level that it is told.
 - Size: {size:.1f} MB, fp16. Prediction: velocity. The channels of a variance are there, as in IF, and are 0: the
   middle of their range; no loss trained them.
@@ -88,5 +94,5 @@ cascade can be seen, and judged against a known answer, without a GPU, a downloa
 |---|---|---|---|
 {rows}
 
-Made by `python -m imagic_cli.sketchbook.train cascade-base|cascade-sr --out DIR`.
+Made by `python -m imagic_cli.sketchbook.train cascade-text|cascade-base|cascade-sr --out DIR`.
 """

@@ -1,11 +1,10 @@
-"""What the cascade learns: the base and its text encoder to draw small scenes, super-resolution to enlarge them."""
+"""What the cascade learns: the base to draw small scenes from text, super-resolution to enlarge them."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +18,7 @@ from imagic_cli.backends.base import Guide, Level
 from imagic_cli.backends.pixels import LowResolution, enlarged, pixel_level, reduced, schedule
 from imagic_cli.backends.schedulers import pixel_sampler
 from imagic_cli.embedding import Embedding
-from imagic_cli.sketchbook.cascade_networks import FACTOR, Illustrator, read
+from imagic_cli.sketchbook.cascade_networks import FACTOR, read
 from imagic_cli.sketchbook.corpus import Pictures, tensor
 from imagic_cli.sketchbook.denoising import SHOWN, heldout_loss, noised, sampled, worded
 from imagic_cli.sketchbook.grid import grid
@@ -31,14 +30,15 @@ NOISE_LEVEL = 250
 ENLARGED = 8
 
 
-Network = TypeVar("Network", bound=nn.Module)
-
-
 @dataclass(kw_only=True)
-class _PixelLesson(ABC, Generic[Network]):
-    """Trains on `pictures` of the training split, measured on `heldout`: uint8 (N, 128, 128, 3) both."""
+class _PixelLesson(ABC):
+    """Trains on `pictures` of the training split, measured on `heldout`: uint8 (N, 128, 128, 3) both.
 
-    network: Network
+    The text encoder is trained before, and stays as it is, as in Imagen (Saharia et al., 2022).
+    """
+
+    network: UNet2DConditionModel
+    text_encoder: T5EncoderModel
     tokenizer: T5Tokenizer
     noise: DDPMScheduler
     pictures: Pictures
@@ -69,10 +69,14 @@ class _PixelLesson(ABC, Generic[Network]):
             lambda part, captions, rng: self._error(network, list(self.heldout[part]), captions, rng),
         )
 
+    def _read(self, captions: list[str]) -> Embedding:
+        with torch.no_grad():
+            return Embedding(read(self.text_encoder, self.tokenizer, captions))
+
 
 @dataclass(kw_only=True)
-class BaseLesson(_PixelLesson[Illustrator]):
-    """The text encoder and the base, on pictures made small."""
+class BaseLesson(_PixelLesson):
+    """The base, on pictures made small."""
 
     batch: int = 32
     name = "cascade-base"
@@ -80,31 +84,29 @@ class BaseLesson(_PixelLesson[Illustrator]):
     def _error(
         self, network: nn.Module, pixels: Sequence[Pictures], captions: list[str], rng: torch.Generator
     ) -> torch.Tensor:
-        assert isinstance(network, Illustrator)
-        task = noised(self.noise, reduced(tensor(pixels), FACTOR), rng).to(network.unet.device)
-        text = Embedding(read(network.text_encoder, self.tokenizer, captions))
-        predicted = _level(network.unet, self.noise).predict(task.noisy, task.timesteps, text)
+        assert isinstance(network, UNet2DConditionModel)
+        task = noised(self.noise, reduced(tensor(pixels), FACTOR), rng).to(network.device)
+        predicted = _level(network, self.noise).predict(task.noisy, task.timesteps, self._read(captions))
         return F.mse_loss(predicted, task.target)
 
     def picture(self, network: nn.Module) -> Image.Image:
         """One picture for each of `SHOWN`, guided, always from the same noise, its pixels enlarged to be seen."""
-        assert isinstance(network, Illustrator)
-        text = Embedding(read(network.text_encoder, self.tokenizer, [""] * len(SHOWN) + list(SHOWN)))
-        level, side = _level(network.unet, self.noise), SIZE // FACTOR
+        assert isinstance(network, UNet2DConditionModel)
+        text = self._read([""] * len(SHOWN) + list(SHOWN))
+        level, side = _level(network, self.noise), SIZE // FACTOR
         noise = torch.randn((len(SHOWN), 3, side, side), generator=generator("cascade base grid"))
         made = sampled(
             lambda seen, timestep: level.predict(seen, timestep, text),
             pixel_sampler("ddim", self.noise.config),
-            noise.to(network.unet.device),
+            noise.to(network.device),
         )
         return grid([*F.interpolate(made, scale_factor=FACTOR)], 8)
 
 
 @dataclass(kw_only=True)
-class SuperResolutionLesson(_PixelLesson[UNet2DConditionModel]):
+class SuperResolutionLesson(_PixelLesson):
     """Super-resolution; what it is given beside a noisy picture is made as for a photograph's, see `LowResolution`."""
 
-    text_encoder: T5EncoderModel
     low: LowResolution
     batch: int = 8
     name = "cascade-sr"
@@ -118,10 +120,6 @@ class SuperResolutionLesson(_PixelLesson[UNet2DConditionModel]):
         level = _level(network, self.noise, self.low)
         guide = level.guide(clean.to(network.device), len(clean), rng)
         return F.mse_loss(level.predict(task.noisy, task.timesteps, self._read(captions), guide), task.target)
-
-    def _read(self, captions: list[str]) -> Embedding:
-        with torch.no_grad():
-            return Embedding(read(self.text_encoder, self.tokenizer, captions))
 
     def picture(self, network: nn.Module) -> Image.Image:
         """Held-out scenes: enlarged as what is given, as super-resolution makes them, and as they are."""

@@ -1,4 +1,4 @@
-"""What CLIP learns: which caption belongs to which scene."""
+"""What CLIP learns, and the text encoder of the cascade: which caption belongs to which scene."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 from torch import nn
-from transformers import CLIPModel, CLIPTokenizer, PreTrainedTokenizerBase
+from transformers import CLIPModel, CLIPTokenizer, T5Tokenizer
 
+from imagic_cli.sketchbook.cascade_networks import Reader
 from imagic_cli.sketchbook.corpus import Pictures, tensor
 from imagic_cli.sketchbook.grid import grid
 from imagic_cli.sketchbook.scenes import sample
+from imagic_cli.sketchbook.tokens import token_ids
 
 # What Stable Diffusion's own CLIP expects of its pictures; the exported image processor says the same.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -25,18 +27,6 @@ def pixel_values(pictures: torch.Tensor) -> torch.Tensor:
     return ((pictures + 1) / 2 - mean) / std
 
 
-def token_ids(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str]) -> torch.Tensor:
-    """Ids (B, length) of captions padded to the tokenizer's window, as Stable Diffusion and IF pad them."""
-    ids: torch.Tensor = tokenizer(
-        list(captions),
-        padding="max_length",
-        truncation=True,
-        max_length=tokenizer.model_max_length,
-        return_tensors="pt",
-    ).input_ids
-    return ids
-
-
 def variants(count: int, rng: torch.Generator) -> list[int]:
     """`count` caption variants: which wording of the same scene a step sees."""
     return torch.randint(2**31, (count,), generator=rng).tolist()
@@ -46,8 +36,8 @@ def variants(count: int, rng: torch.Generator) -> list[int]:
 class ClipLesson:
     """Trains on `pictures` of the training split, measured on `heldout`: uint8 (N, H, W, 3) both."""
 
-    network: CLIPModel
-    tokenizer: CLIPTokenizer
+    network: CLIPModel | Reader
+    tokenizer: CLIPTokenizer | T5Tokenizer
     pictures: Pictures
     heldout: Pictures
     batch: int = 96
@@ -62,8 +52,8 @@ class ClipLesson:
 
     def _contrast(self, pixels: Sequence[Pictures], captions: Sequence[str]) -> torch.Tensor:
         ids = token_ids(self.tokenizer, captions)
-        # Padding follows the end token, which the text tower reads from, so it can be cut to the longest caption.
-        longest = int((ids != self.tokenizer.eos_token_id).sum(dim=1).max()) + 1
+        # CLIP pads with its end token, which the text tower reads from: one of them stays behind the longest caption.
+        longest = int((ids != self.tokenizer.pad_token_id).sum(dim=1).max()) + 1
         clean = tensor(pixels, self.network.device)
         ids = ids[:, :longest].to(clean.device)
         loss: torch.Tensor = self.network(input_ids=ids, pixel_values=pixel_values(clean), return_loss=True).loss
@@ -71,14 +61,14 @@ class ClipLesson:
 
     def measure(self, network: nn.Module) -> dict[str, float]:
         """How often the right caption of 64 is the nearest to its held-out scene, the full plain sentence."""
-        assert isinstance(network, CLIPModel)
+        assert isinstance(network, (CLIPModel, Reader))
         right = 0
         for start in range(0, len(self.heldout), 64):
             logits = self._logits(network, start).cpu()
             right += int((logits.argmax(dim=1) == torch.arange(len(logits))).sum())
         return {"right_of_64": right / len(self.heldout), "temperature": float(network.logit_scale.exp())}
 
-    def _logits(self, network: CLIPModel, start: int) -> torch.Tensor:
+    def _logits(self, network: CLIPModel | Reader, start: int) -> torch.Tensor:
         pixels = tensor(list(self.heldout[start : start + 64]), network.device)
         captions = [sample(start + i, "heldout").caption() for i in range(len(pixels))]
         ids = token_ids(self.tokenizer, captions).to(network.device)
@@ -87,7 +77,7 @@ class ClipLesson:
 
     def picture(self, network: nn.Module) -> Image.Image:
         """Held-out scenes, each above the scene whose caption it is taken for."""
-        assert isinstance(network, CLIPModel)
+        assert isinstance(network, (CLIPModel, Reader))
         clean = tensor(list(self.heldout[:64]), network.device)
         taken = self._logits(network, 0).argmax(dim=1)
         return grid([*clean[:8], *clean[taken[:8]], *clean[8:16], *clean[taken[8:16]]], 8)

@@ -20,8 +20,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from imagic_cli.sketchbook.corpus import Pictures, tensor
 from imagic_cli.sketchbook.denoising import SHOWN, heldout_loss, noised, sampled, worded
 from imagic_cli.sketchbook.grid import grid
-from imagic_cli.sketchbook.lesson_clip import token_ids
 from imagic_cli.sketchbook.loop import generator
+from imagic_cli.sketchbook.tokens import token_ids
 
 
 def encoded(path: Path, network: AutoencoderKL, pictures: Pictures) -> torch.Tensor:

@@ -1,11 +1,13 @@
 """Trains the bundled model: `python -m imagic_cli.sketchbook.train vae|clip|decoder|judge|unet|export --out DIR`.
 
-Or the small cascade: `cascade-base`, then `cascade-sr`, at whose end DIR/cascade is written, as by `cascade-export`.
+Or the small cascade: `cascade-text`, `cascade-base`, then `cascade-sr`, at whose end DIR/cascade is written, as by
+`cascade-export`.
 
 Each command takes up its own checkpoint in DIR, so the same command given again trains on; `export` (also done at the
 end of `unet`) writes DIR/model, a Stable Diffusion folder with its model card. `decoder` and `unet` need a finished
 `vae` and may run side by side; after more of `vae` or `clip`, give `unet` some more steps too: it has to follow the
-latents and the words it reads. `judge` needs nothing; `cascade-sr` reads by the text encoder of `cascade-base`.
+latents and the words it reads. `judge` and `cascade-text` need nothing; `cascade-base` and `cascade-sr`, which may run
+side by side, need the second.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ from imagic_cli.sketchbook.export_cascade import (
     BASE_LARGEST,
     LARGEST,
     export_cascade,
-    trained_illustrator,
-    untrained_illustrator,
+    trained_text_encoder,
+    untrained_reader,
 )
 from imagic_cli.sketchbook.judge import Judge
 from imagic_cli.sketchbook.lesson_cascade import BaseLesson, SuperResolutionLesson
@@ -63,6 +65,7 @@ PLANS = {
     "unet": Plan(4_600, 1e-3, 48),
     "judge": Plan(2_500, 1e-3, 48),
     # About an hour and a half, and half an hour, of two cores: an estimate from single steps.
+    "cascade-text": Plan(2_000, 1e-3, 96),
     "cascade-base": Plan(8_000, 1e-3, 32),
     "cascade-sr": Plan(4_000, 1e-3, 8),
 }
@@ -135,31 +138,37 @@ def learn_unet(out: Path, sizes: Sizes, pace: Pace, corpus: Corpus, batch: int, 
     export(out, sizes)
 
 
-def learn_cascade_base(out: Path, sizes: Sizes, pace: Pace, corpus: Corpus, batch: int, device: str) -> None:
-    """Trains the cascade's base with its text encoder; leaves cascade-base.safetensors, .jsonl and .png in `out`."""
-    tokenizer, network = untrained_illustrator(out, sizes)
-    noise = cascade_networks.schedule(BASE_LARGEST)
+def learn_cascade_text(out: Path, sizes: Sizes, pace: Pace, corpus: Corpus, batch: int, device: str) -> None:
+    """Trains the cascade's text encoder; leaves cascade-text.safetensors, .jsonl and .png in `out`."""
+    tokenizer, reader = untrained_reader(out, sizes)
     seen, heldout = corpus.pictures("train"), corpus.pictures("heldout")
+    train(ClipLesson(_placed(reader, device), tokenizer, seen, heldout, batch, "cascade-text"), out, pace)
+
+
+def learn_cascade_base(out: Path, sizes: Sizes, pace: Pace, corpus: Corpus, batch: int, device: str) -> None:
+    """Trains the cascade's base; leaves cascade-base.safetensors, .jsonl and .png in `out`."""
+    tokenizer, text_encoder = trained_text_encoder(out, sizes)
     lesson = BaseLesson(
-        network=_placed(network, device),
+        network=_placed(cascade_networks.base(sizes), device),
+        text_encoder=_placed(text_encoder, device),
         tokenizer=tokenizer,
-        noise=noise,
-        pictures=seen,
-        heldout=heldout,
+        noise=cascade_networks.schedule(BASE_LARGEST),
+        pictures=corpus.pictures("train"),
+        heldout=corpus.pictures("heldout"),
         batch=batch,
     )
     train(lesson, out, pace)
 
 
 def learn_cascade_sr(out: Path, sizes: Sizes, pace: Pace, corpus: Corpus, batch: int, device: str) -> None:
-    """Trains super-resolution on what the base's text encoder makes of captions, then exports the cascade."""
-    tokenizer, illustrator = trained_illustrator(out, sizes)
+    """Trains super-resolution, then exports the cascade."""
+    tokenizer, text_encoder = trained_text_encoder(out, sizes)
     noising = cascade_networks.noising()
     # A whole held-out split at full size would take as long as some hundred steps.
     heldout = corpus.pictures("heldout")[:128]
     lesson = SuperResolutionLesson(
         network=_placed(cascade_networks.super_resolution(sizes), device),
-        text_encoder=_placed(illustrator.text_encoder, device),
+        text_encoder=_placed(text_encoder, device),
         tokenizer=tokenizer,
         noise=cascade_networks.schedule(LARGEST),
         low=LowResolution(noising, noising.config["num_train_timesteps"], cascade_networks.FACTOR),
@@ -177,6 +186,7 @@ LEARN = {
     "decoder": learn_decoder,
     "judge": learn_judge,
     "unet": learn_unet,
+    "cascade-text": learn_cascade_text,
     "cascade-base": learn_cascade_base,
     "cascade-sr": learn_cascade_sr,
 }
