@@ -1,10 +1,12 @@
-"""Lists of edits: photographs and what each one's edited picture shows."""
+"""Lists of edits: photographs, what each one's edited picture shows, and the pictures that a method made of them."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from imagic_cli.errors import InputError
 from imagic_cli.photo import quoted
 
 _TEDBENCH = "input_list.json"
+_PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avif"}
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,36 @@ def read_pairs(path: Path) -> list[Pair]:
     return pairs
 
 
+def results(folder: Path, pairs: Sequence[Pair]) -> dict[Pair, Path]:
+    """The picture in `folder` that answers each pair; pairs without one are left out.
+
+    A picture belongs to a pair when its path in the folder, but for the ending, is the pair's `name`; or
+    `<image>-<text>`, as TEdBench's published results are called; or, where the photograph has one text only, that of
+    the photograph. Capitals do not matter, nor which marks or spaces stand between words.
+
+    Raises:
+        InputError: there is no such folder, or two pictures answer one pair.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{quoted(folder)} is not a folder of results")
+    shown: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in _PICTURES and path.is_file():
+            shown.setdefault(_key(path.relative_to(folder).with_suffix("").as_posix()), []).append(path)
+    once = Counter(_key(pair.image.stem) for pair in pairs)
+    found: dict[Pair, Path] = {}
+    for pair in pairs:
+        names = [pair.name] if pair.name else [f"{pair.image.name}-{pair.text}", f"{pair.image.stem}-{pair.text}"]
+        if not pair.name and once[_key(pair.image.stem)] == 1:
+            names += [pair.image.stem, pair.image.name]
+        paths = list(dict.fromkeys(path for name in names for path in shown.get(_key(name), [])))
+        if len(paths) > 1:
+            raise InputError(f"{quoted(paths[0])} and {quoted(paths[1])} are both results for {_told(pair)}")
+        if paths:
+            found[pair] = paths[0]
+    return found
+
+
 def _tedbench(file: Path) -> Iterator[Pair]:
     entries = json.loads(file.read_text("utf-8"))
     if not isinstance(entries, list):
@@ -81,3 +114,11 @@ def _pair(file: Path, where: str, entry: Any, names: tuple[str, str] = ("image",
     if not image or not text:
         raise InputError(f"{quoted(file)}, {where}: no {' and '.join(names)}")
     return Pair(file.parent / folder / image, text, str(told.get("name") or ""))
+
+
+def _told(pair: Pair) -> str:
+    return f"{pair.image.name!r} with {pair.text!r}"
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[\W_]+", "_", name.casefold()).strip("_")

@@ -158,8 +158,8 @@ def test_a_picture_is_the_same_alone_and_in_a_batch(backend: Backend) -> None:
         steps: list[int] = []
         together = backend.render(levels, draws, null, sampling, (32, 48), FP32, functools.partial(steps.append, 1))
         alone = backend.render(levels, draws[1:], null, sampling, (32, 48), FP32, lambda: None)
-        # A batch of another size rounds differently, and three untrained denoisers in a row amplify it: 1e-3 was seen on
-        # one processor. Pictures that mix differ as much as two pictures do, by 2 and more.
+        # A batch of another size rounds differently, and three untrained denoisers in a row amplify it: 1e-3 was seen
+        # on one processor. Pictures that mix differ as much as two pictures do, by 2 and more.
         torch.testing.assert_close(together[1:], alone, rtol=0, atol=1e-2)
         assert (together[0] - together[1]).abs().max() > 2
         passes = backend.passes(sampling)

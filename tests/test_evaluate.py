@@ -9,6 +9,7 @@ from unittest import mock
 import pytest
 import toys
 from drive import done, imagic
+from PIL import Image
 
 from imagic_cli.errors import InputError
 from imagic_cli.evaluation import evaluate
@@ -52,6 +53,72 @@ def test_a_list_is_edited_measured_and_averaged(pairs: Path, models: Path, clip:
     before = {path: path.stat().st_mtime_ns for path in (out / "results").iterdir()}
     done(*command)
     assert before == {path: path.stat().st_mtime_ns for path in (out / "results").iterdir()}
+
+
+def test_other_methods_are_measured_over_the_edits_that_all_have(
+    pairs: Path, models: Path, clip: Path, tmp_path: Path
+) -> None:
+    out, same, other = tmp_path / "out", tmp_path / "same", tmp_path / "other"
+    for folder in (same, other):
+        folder.mkdir()
+    # Of another size and shape: scaled, and cut evenly above and below, it is the input again.
+    tall = Image.new("RGB", (96, 160), "red")
+    tall.paste(toys.picture(48).resize((96, 96), Image.Resampling.NEAREST), (0, 32))
+    tall.save(same / "a b-a bird.png")
+    tall.save(same / "A-b-b-a-cat-b.webp", lossless=True)
+    Image.new("RGB", (48, 48), "grey").save(other / "a b.png-a bird.jpg")
+    # Of the edit that fails: nothing to be set beside.
+    Image.new("RGB", (48, 48), "grey").save(other / "none.png")
+    command = ["evaluate", pairs, "--out", out, "--model", models / "sd", "--clip", clip, "--size", 48, *GRID]
+    told = done(*command, "--beside", f"same={same}", "--beside", f"SD edit={other}")
+    assert Path(told.lines[-1]).name == "methods.svg"
+    found = summary(out)
+    (first, _second) = found.results
+    text = (out / "summary.md").read_text()
+    assert "Over the 1 edits that every method has a picture of" in text
+    rows = [row.split(" | ") for row in text.splitlines() if row.startswith(("| imagic |", "| same |", "| SD edit |"))]
+    assert [row[:2] for row in rows] == [
+        ["| imagic", "0.000"],
+        ["| imagic", "1.000"],
+        ["| same", ""],
+        ["| SD edit", ""],
+    ]
+    ssim = 2 + list(found.curves).index("ssim")
+    own = [row["ssim"] for row in found.results[first]["rows"] if row["eta"] == "0.000"]
+    assert float(rows[0][ssim].split()[0]) == pytest.approx(sum(own) / 2, rel=1e-3)
+    assert float(rows[2][ssim].split()[0]) > 0.95 > float(rows[3][ssim].split()[0])
+    page = (out / "index.html").read_text()
+    assert f"beside/sd-edit/{first}.png" in page and (out / "beside" / "sd-edit" / f"{first}.png").exists()
+    done(*command)
+    assert "Over the" not in (out / "summary.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("code", "given", "told"),
+    [
+        (2, ["imagic=other"], "none is called imagic"),
+        (2, ["sd-edit=other", "SD edit=other"], "told apart by letters and digits"),
+        (2, ["other"], "'other' is not METHOD=FOLDER"),
+        (3, ["sdedit=nowhere"], "nowhere is not a folder of results"),
+    ],
+)
+def test_results_that_are_none_are_refused_before_the_work(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, given: list[str], told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("other").mkdir()
+    result = imagic("evaluate", pairs, *(flag for each in given for flag in ("--beside", each)))
+    assert result.code == code and told in result.err
+    assert not Path("runs").exists()
+
+
+def test_another_methods_picture_that_is_damaged_is_named(pairs: Path, models: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a b-a bird.png").write_bytes(b"no picture")
+    command = ["evaluate", pairs, "--out", tmp_path / "out", "--model", models / "sd", "--limit", 1, *GRID]
+    result = imagic(*command, "--beside", f"x={tmp_path / 'bad'}")
+    assert result.code == 3 and "a b-a bird.png" in result.err
+    assert len(list((tmp_path / "out" / "results").iterdir())) == 1
 
 
 def test_clip_is_loaded_once_for_all_edits(

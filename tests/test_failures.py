@@ -12,6 +12,7 @@ import pytest
 from browser import browser, keep_shot, quiet_page
 from PIL import Image
 
+from imagic_cli.evaluation.beside import Beside
 from imagic_cli.evaluation.evaluate import summary
 from imagic_cli.evaluation.failures import MOVED, SUBTLE, Candidates, candidates
 from imagic_cli.evaluation.table import Table
@@ -122,7 +123,7 @@ def evaluated(folder: Path, edits: Mapping[str, Points], alignment: bool = True)
         Image.new("RGB", (64, 48)).save(images / "sheet.png")
         result = {"text": text, "image": f"{name}/image.png", "sheet": f"{name}/images/sheet.png", "rows": rows}
         (folder / "results" / f"{name}.json").write_text(json.dumps(result))
-    write(folder, summary(folder))
+    write(folder, summary(folder), Beside())
     return folder
 
 

@@ -20,8 +20,7 @@ from studies import SHADES, TEXTS, asked, built, picture
 from imagic_cli.errors import InputError
 from imagic_cli.evaluation.intervals import exact
 from imagic_cli.evaluation.plots import preferences
-from imagic_cli.manifest import Pair, read_pairs
-from imagic_cli.study.inputs import results
+from imagic_cli.manifest import Pair, read_pairs, results
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from imagic_cli.config import (
 )
 from imagic_cli.errors import UsageError
 from imagic_cli.locate import can_be_named
+from imagic_cli.names import slug
 from imagic_cli.sweep import Item, parse_etas, parse_seed_range, parse_seeds
 
 Flags = Mapping[str, Any]
@@ -170,3 +171,33 @@ def says_something(text: str | None, name: str) -> bool:
     if text is not None and any("\ud800" <= letter <= "\udfff" for letter in text):
         raise UsageError(f"{name} is not valid UTF-8")
     return bool(text and text.strip())
+
+
+def named_folders(texts: list[str]) -> dict[str, Path]:
+    """Methods' folders by name, from 'NAME=FOLDER'.
+
+    Raises:
+        UsageError: one is not that, or a name comes twice.
+    """
+    found: dict[str, Path] = {}
+    for text in texts:
+        name, equals, folder = text.partition("=")
+        name = name.strip()
+        if not equals or not name.isprintable() or not name or not folder or len(name) > 200:
+            raise UsageError(f"{text!r} is not METHOD=FOLDER", "such as imagic=results/imagic")
+        if name in found:
+            raise UsageError(f"the method {name!r} is named twice")
+        found[name] = Path(folder)
+    return found
+
+
+def others(texts: list[str]) -> dict[str, Path]:
+    """Folders of other methods' results by name, from 'NAME=FOLDER'.
+
+    Raises:
+        UsageError: one is not that, a name comes twice, or would be taken for another or for this tool.
+    """
+    found = named_folders(texts)
+    if len({slug(name, 40) for name in ("imagic", *found)}) <= len(found):
+        raise UsageError("methods are told apart by letters and digits, and none is called imagic", "rename one")
+    return found

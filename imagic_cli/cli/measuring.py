@@ -30,6 +30,7 @@ def evaluate(
     steps: o.SampleStepsOption = None,
     dtype: o.DtypeOption = None,
     clip: o.ClipOption = None,
+    beside: o.BesideOption = None,
     discard_weights: o.DiscardOption = False,
     batch_size: o.BatchSizeOption = None,
     device: o.DeviceOption = "auto",
@@ -40,6 +41,7 @@ def evaluate(
 ) -> None:
     """Edit a list of photographs, measure every image, and average over them with 95 % intervals."""
     items = checks.grid(eta, seed)
+    others = checks.others(beside or [])
     recipe = (
         {"size": size, "fit": fit},
         {"steps": optimize_steps, "dtype": dtype},
@@ -50,21 +52,27 @@ def evaluate(
     checks.check_recipe(*recipe)
     checks.check_folder(output)
     with Report(quiet, json) as report:
-        from imagic_cli.manifest import read_pairs
+        from imagic_cli.manifest import read_pairs, results
 
         listed = read_pairs(pairs)[:limit]
+        answers = {name: results(folder, listed) for name, folder in others.items()}
         mine = checks.sharded(len(listed), shard)
+        from imagic_cli.evaluation.beside import measured
         from imagic_cli.evaluation.evaluate import Evaluation, entries, summary
         from imagic_cli.evaluation.silent import Recipe
-        from imagic_cli.pages.evaluation_page import columns, rows, write
+        from imagic_cli.pages.evaluation_page import columns, methods_columns, methods_rows, rows, write
 
         named = ModelFlags(model, preset, revision, variant, config)
         every = entries(listed)
         evaluation = Evaluation(output, named, Recipe(*recipe), items, clip, discard_weights, how, report)
         evaluation.run([every[number] for number in mine])
         found = summary(output)
-        pages = write(output, found)
+        theirs = measured(output, dict(zip(every, listed, strict=True)), answers, evaluation.aligner)
+        pages = write(output, found, theirs)
         report.table(f"{len(found.results)} edits, {len(found.failures)} failed: {output}", columns(found), rows(found))
+        if compared := methods_rows(found, theirs):
+            title = f"the {len(theirs.shared(found))} edits that every method has a picture of"
+            report.table(title, methods_columns(found), compared)
         for page in pages:
             report.result(page, page.stem)
 

@@ -131,6 +131,12 @@ LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="The fir
 DiscardOption = Annotated[
     bool, typer.Option("--discard-weights", help="Remove each run's trained change once its images are there.")
 ]
+BesideOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--beside", metavar="METHOD=FOLDER", help="Another method's results, an image per pair (may be repeated)."
+    ),
+]
 
 SuiteArgument = Annotated[Literal["sketchbook"], typer.Argument(help="Which edits.", show_default=False)]
 PairsOption = Annotated[int, typer.Option("--pairs", min=1, max=10_000, help="How many edits.")]

@@ -8,7 +8,7 @@ import typer
 
 from imagic_cli import files
 from imagic_cli.cli import options as o
-from imagic_cli.cli.checks import check_output
+from imagic_cli.cli.checks import check_output, named_folders
 from imagic_cli.cli.report import Report
 from imagic_cli.errors import UsageError
 from imagic_cli.locate import can_be_named
@@ -32,6 +32,8 @@ def build(
 ) -> None:
     """A folder with a page that asks which of two edits is better: open it as a file, or put it on any web server."""
     folders = named_folders(methods)
+    if len(folders) < 2:
+        raise UsageError("a study compares two or more methods", "such as imagic=results/imagic sdedit=results/sdedit")
     if not can_be_named(output):
         raise UsageError("--out is no name that a folder can have")
     from imagic_cli.study.build import build as work
@@ -65,23 +67,3 @@ def score(
         share = f"{100 * found.left.mean:.1f} % ({100 * found.left.low:.1f} to {100 * found.left.high:.1f})"
         report.say(f"the left picture was chosen in {share} of the answers; about half, where sides did not matter")
         report.result(output, "plot")
-
-
-def named_folders(texts: list[str]) -> dict[str, Path]:
-    """Methods' folders by name, from 'NAME=FOLDER'.
-
-    Raises:
-        UsageError: one is not that, a name comes twice, or there is only one.
-    """
-    found: dict[str, Path] = {}
-    for text in texts:
-        name, equals, folder = text.partition("=")
-        name = name.strip()
-        if not equals or not name.isprintable() or not name or not folder or len(name) > 200:
-            raise UsageError(f"{text!r} is not METHOD=FOLDER", "such as imagic=results/imagic")
-        if name in found:
-            raise UsageError(f"the method {name!r} is named twice")
-        found[name] = Path(folder)
-    if len(found) < 2:
-        raise UsageError("a study compares two or more methods", "such as imagic=results/imagic sdedit=results/sdedit")
-    return found

@@ -107,7 +107,7 @@ class Evaluation:
         ready = tuned(entry.image, entry.text, run_path, self.model, self.recipe, self.how)
         pictures = sampled(ready, self.items, self.how)
         paths = {item: pictures.path(item) for item in self.items}
-        clip = self._aligner(ready.record.model.source)
+        clip = self.aligner(ready.record.model.source)
         table = score(paths, ready.image, entry.text, clip, nobody)
         table.save(pictures.folder / "metrics.csv")
         if self.discard:
@@ -124,7 +124,12 @@ class Evaluation:
             "rows": rows,
         }
 
-    def _aligner(self, model: str) -> ClipScore | None:
+    def aligner(self, model: str) -> ClipScore | None:
+        """Who judges text alignment for a run of the model of that name.
+
+        Raises:
+            ModelError: `clip` cannot be loaded.
+        """
         # Some hundred megabytes, which are not read anew for every edit.
         if model not in self._aligners:
             self._aligners[model] = aligner(self.clip, model, self.tell)

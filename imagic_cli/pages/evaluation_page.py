@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -11,10 +12,11 @@ from typing import Any
 from markupsafe import Markup
 
 from imagic_cli import files
+from imagic_cli.evaluation.beside import Beside
 from imagic_cli.evaluation.evaluate import Summary
 from imagic_cli.evaluation.failures import KINDS, Candidates, Kind, Look, Verdict, candidates
 from imagic_cli.evaluation.intervals import Interval
-from imagic_cli.evaluation.plots import band
+from imagic_cli.evaluation.plots import USEFUL, band, matched
 from imagic_cli.names import picture_name
 from imagic_cli.pages import still
 
@@ -56,8 +58,25 @@ def _told(found: Interval) -> str:
     return f"{found.mean:.4g} [{found.low:.4g}, {found.high:.4g}]"
 
 
-def write(folder: Path, found: Summary) -> list[Path]:
-    """Write summary.md, edits.csv, tradeoff.svg and index.html; returns their paths.
+def methods_columns(found: Summary) -> list[str]:
+    """The names of the columns of `methods_rows`."""
+    return ["method", "eta", *found.curves]
+
+
+def methods_rows(found: Summary, beside: Beside) -> list[list[str]]:
+    """For each method and setting the mean of every figure over the edits that all have, and its 95 % interval."""
+    return [
+        [method, setting, *map(_told, figures.values())]
+        for method, settings in beside.lines(found).items()
+        for setting, figures in settings.items()
+    ]
+
+
+def write(folder: Path, found: Summary, beside: Beside) -> list[Path]:
+    """Write summary.md, edits.csv, tradeoff.svg and index.html, and methods.svg where there are other methods.
+
+    Returns:
+        Their paths.
 
     Raises:
         DiskError: the disk refused.
@@ -65,10 +84,14 @@ def write(folder: Path, found: Summary) -> list[Path]:
     title = f"{len(found.results)} edits"
     head = columns(found)
     judged = candidates(found.tables())
-    lines = [f"{title}, {len(found.failures)} failed.", "", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    lines += [f"| {' | '.join(row)} |" for row in rows(found)]
+    compared = methods_rows(found, beside)
+    shared = f"{len(beside.shared(found))} edits that every method has a picture of"
+    lines = [f"{title}, {len(found.failures)} failed.", "", *_markdown(head, rows(found))]
+    if compared:
+        lines += ["", f"Over the {shared}:", "", *_markdown(methods_columns(found), compared)]
     lines += ["", f"{_counted(found, judged)} By the figures alone (edits.csv): look before you believe them."]
     plot = band(found.curves, found.fidelity, found.alignment, title)
+    versus = _versus(found, beside, shared) if compared and found.alignment else None
     page = still(
         "evaluation",
         "'self' file: data:",
@@ -78,6 +101,11 @@ def write(folder: Path, found: Summary) -> list[Path]:
         rows=rows(found),
         # Matplotlib's drawing, in which every text is escaped already.
         plot=Markup(plot),
+        versus=Markup(versus) if versus else None,
+        shared=shared,
+        compared_head=methods_columns(found),
+        compared=compared,
+        edits=[(name, result, _pictures(name, result, beside)) for name, result in found.results.items()],
         judged=judged,
         counted=_counted(found, judged),
         kinds=[(kind, judged.worst(kind), _shown(found, judged, kind)) for kind in KINDS],
@@ -87,10 +115,33 @@ def write(folder: Path, found: Summary) -> list[Path]:
         "edits.csv": _edits(found, judged),
         "tradeoff.svg": plot,
         "index.html": page,
-    }
+    } | ({"methods.svg": versus} if versus else {})
     for name, content in written.items():
         files.commit_bytes(folder / name, content.encode())
     return [folder / name for name in written]
+
+
+def _markdown(head: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *cells)]
+
+
+def _versus(found: Summary, beside: Beside, title: str) -> str:
+    assert found.alignment is not None
+    points = {
+        method: {each: (figures[found.fidelity], figures[found.alignment]) for each, figures in settings.items()}
+        for method, settings in beside.lines(found).items()
+    }
+    return matched(points, found.fidelity, found.alignment, title)
+
+
+def _pictures(name: str, result: dict[str, Any], beside: Beside) -> dict[str, str]:
+    """An edit's pictures by what they are: the input, and beside other methods' also ours of a middling eta."""
+    theirs = {method: each[name] for method, each in beside.pictures.items() if name in each}
+    if not theirs:
+        return {"": result["image"]}
+    row = min(result["rows"], key=lambda row: abs(float(row["eta"]) - sum(USEFUL) / 2))
+    ours = PurePosixPath(result["sheet"]).parent / picture_name(row["eta"], row["seed"])
+    return {"input": result["image"], f"imagic, eta {row['eta']}, seed {row['seed']}": str(ours)} | theirs
 
 
 def _counted(found: Summary, judged: Candidates) -> str:

@@ -13,12 +13,11 @@ from imagic_cli import files
 from imagic_cli.errors import InputError, UsageError
 from imagic_cli.events import Listener, Note
 from imagic_cli.image import pixels_digest
-from imagic_cli.manifest import Pair, read_pairs
+from imagic_cli.manifest import Pair, read_pairs, results
 from imagic_cli.pages import render
 from imagic_cli.pages.previews import reduced
 from imagic_cli.photo import quoted, read
 from imagic_cli.study.forms import Shown, Study, Trial
-from imagic_cli.study.inputs import results
 
 # Larger pictures are reduced, whoever made them: all are judged at the same size.
 MOST_SIDE = 1024
