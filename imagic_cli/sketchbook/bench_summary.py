@@ -239,7 +239,8 @@ def trade(pairs: Mapping[str, Scores]) -> str:
     lines: dict[str, dict[str, tuple[Interval, Interval]]] = {}
     for method in _TRADING:
         settings = sorted({score.setting for scores in pairs.values() for score in scores if score.method == method})
-        lines[method] = {}
+        if settings:
+            lines[method] = {}
         for setting in settings:
             tries = _tries(pairs, _of(method, [setting]))
             right = bootstrap([100 * sum(score.success for score in each) / len(each) for each in tries])
