@@ -14,16 +14,21 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import T5Tokenizer
 
-from imagic_cli.sketchbook import cascade_networks, lesson_cascade, train
+from imagic_cli.sketchbook import cascade_networks, lesson_cascade, measure, train
 from imagic_cli.sketchbook.captions import known_words
 from imagic_cli.sketchbook.corpus import Corpus
-from imagic_cli.sketchbook.export_cascade import trained_illustrator
+from imagic_cli.sketchbook.export_cascade import trained_text_encoder
+from imagic_cli.sketchbook.judge import CLASSES, Judge
 from imagic_cli.sketchbook.loop import Lesson, Memory, Pace, advance
 from imagic_cli.sketchbook.networks import Sizes
 from imagic_cli.sketchbook.scenes import drawn, sample
 
 TINY = Sizes(t5_width=32, t5_layers=1, t5_heads=2, base=(16, 16), super_resolution=(16, 16))
-LESSONS = {"cascade-base": train.learn_cascade_base, "cascade-sr": train.learn_cascade_sr}
+LESSONS = {
+    "cascade-text": train.learn_cascade_text,
+    "cascade-base": train.learn_cascade_base,
+    "cascade-sr": train.learn_cascade_sr,
+}
 SR = "sr32-128"
 
 
@@ -40,7 +45,7 @@ def learn(name: str, out: Path, corpus: Corpus) -> None:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which both lessons made three steps and the cascade was exported."""
+    """A folder in which the three lessons made three steps and the cascade was exported."""
     out = tmp_path_factory.mktemp("cascade")
     for name in LESSONS:
         learn(name, out, Corpus(out / "cache", 6, 4))
@@ -62,8 +67,9 @@ def test_a_resumed_lesson_equals_one_that_was_never_stopped(
         advance(lesson, memory, pace)
         memory.save(out / f"{lesson.name}.safetensors")
 
-    if name != "cascade-base":
-        shutil.copy(trained / "cascade-base.safetensors", tmp_path)
+    for other in LESSONS:
+        if other != name:
+            shutil.copy(trained / f"{other}.safetensors", tmp_path)
     corpus = Corpus(trained / "cache", 6, 4)
     with monkeypatch.context() as patch:
         patch.setattr(train, "train", stopped)
@@ -74,32 +80,34 @@ def test_a_resumed_lesson_equals_one_that_was_never_stopped(
     assert [each for each, value in whole.items() if not torch.equal(value, parts[each])] == []
 
 
-@pytest.mark.parametrize("name", LESSONS)
-def test_a_lesson_measures_and_shows(name: str, trained: Path) -> None:
+@pytest.mark.parametrize(("name", "columns", "rows"), [("cascade-base", 8, 1), ("cascade-sr", 2, 3)])
+def test_a_lesson_measures_and_shows(name: str, columns: int, rows: int, trained: Path) -> None:
     (record,) = map(json.loads, (trained / f"{name}.jsonl").read_text().splitlines())
     assert record["step"] == 3 and 0 < record["heldout_loss"] < 4
     with Image.open(trained / f"{name}.png") as grid:
-        assert grid.size == (130 * (8 if name == "cascade-base" else 2), 130 * (1 if name == "cascade-base" else 3))
+        assert grid.size == (130 * columns, 130 * rows)
 
 
-def test_the_text_encoder_learns_with_the_base_and_no_loss_reaches_the_variance(trained: Path) -> None:
-    found = load_file(trained / "cascade-base.safetensors")
+def test_the_text_encoder_learns_first_and_no_loss_reaches_the_variance(trained: Path) -> None:
+    found = load_file(trained / "cascade-text.safetensors")
     torch.manual_seed(0)
     words = len(cascade_networks.tokenizer(trained / "cascade-tokenizer"))
     before = dict(cascade_networks.text_encoder(TINY, words).named_parameters())
     assert not torch.equal(found["network.text_encoder.shared.weight"], before["shared.weight"])
-    last = found["network.unet.conv_out.weight"]
+    # The pictures' encoder, beside which it learns, is not its own.
+    assert {name.split(".")[1] for name in found} == {"text_encoder", "projection", "logit_scale"}
+    last = load_file(trained / "cascade-base.safetensors")["network.conv_out.weight"]
     assert last[:3].abs().max() > 0
     assert not last[3:].any()
 
 
 def test_captions_are_read_as_the_pipeline_reads_them(trained: Path) -> None:
-    tokenizer, illustrator = trained_illustrator(trained, TINY)
+    tokenizer, text_encoder = trained_text_encoder(trained, TINY)
     pipeline = IFPipeline.from_pretrained(trained / "cascade/base")
     said = " A red bird perched on grass, at night"
     with torch.no_grad():
         tokens, null = pipeline.encode_prompt(said, device="cpu")
-        ours = cascade_networks.read(illustrator.text_encoder, tokenizer, [said, ""])
+        ours = cascade_networks.read(text_encoder, tokenizer, [said, ""])
     # The exported weights are in half precision.
     torch.testing.assert_close(ours, torch.cat([tokens, null]), atol=0.02, rtol=0.02)
 
@@ -142,4 +150,17 @@ def test_the_model_card_tells_what_was_measured(trained: Path) -> None:
     card = (trained / "cascade" / "README.md").read_text()
     for name in LESSONS:
         record = json.loads((trained / f"{name}.jsonl").read_text())
-        assert f"| {name} | 3 | {record['hours']:.2f} | heldout_loss {record['heldout_loss']:.4g} |" in card
+        figure = "right_of_64" if name == "cascade-text" else "heldout_loss"
+        assert f"| {name} | 3 | {record['hours']:.2f} | {figure} {record[figure]:.4g}" in card
+
+
+def test_what_it_draws_is_judged_and_noted_in_its_card(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(measure, "load", lambda: Judge((16, 16)))
+    measure.main([str(trained / "cascade"), "--captions", "2"])
+    found = json.loads(capsys.readouterr().out)
+    assert {f"text_to_image_{name}" for name in CLASSES} <= found.keys()
+    card = (trained / "cascade" / "README.md").read_text()
+    assert f"| text to image subject | {found['text_to_image_subject']:.4g} |" in card
+    assert "# sketchbook cascade" in card

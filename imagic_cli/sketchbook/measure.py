@@ -8,19 +8,23 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from diffusers.pipelines.deepfloyd_if.pipeline_if import IFPipeline
+from diffusers.pipelines.deepfloyd_if.pipeline_if_superresolution import IFSuperResolutionPipeline
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from torch import Tensor
 
+from imagic_cli.backends.schedulers import pixel_sampler
 from imagic_cli.evaluation.alignment import ClipScore
 from imagic_cli.sketchbook.corpus import tensor
 from imagic_cli.sketchbook.denoising import GUIDANCE
 from imagic_cli.sketchbook.judge import CLASSES, Judge, agreement, load, truth
+from imagic_cli.sketchbook.lesson_cascade import NOISE_LEVEL
 from imagic_cli.sketchbook.lesson_judge import accuracy
 from imagic_cli.sketchbook.scenes import Scene, drawn, held_out, sample
 
@@ -31,8 +35,15 @@ _BATCH = 20
 Figures = dict[str, float]
 
 
+Painter = Callable[[list[str], list[torch.Generator]], Tensor]
+"""Captions, and for each where its noise comes from, to pictures (B, 3, H, W) in [-1, 1]."""
+
+
 def figures(folder: Path, scenes: int, captions: int) -> Figures:
     """Every figure of the model in `folder`: over `scenes` held-out scenes, and `captions` of the test split."""
+    said = [sample(i, "test") for i in range(captions)]
+    if (folder / "base").is_dir():
+        return text_to_image(cascade_painter(folder), load(), said)
     pipeline: Any = StableDiffusionPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
     judge = load()
@@ -44,7 +55,32 @@ def figures(folder: Path, scenes: int, captions: int) -> Figures:
     found |= {f"judge_{name}": share for name, share in accuracy(judge, clean).items()}
     found |= {f"judge_round_trip_{name}": share for name, share in accuracy(judge, back).items()}
     found["clip_right_of_64"] = right_captions(ClipScore(folder / "clip"))
-    return found | text_to_image(pipeline, judge, [sample(i, "test") for i in range(captions)])
+
+    def paint(texts: list[str], noise: list[torch.Generator]) -> Tensor:
+        made = pipeline(texts, num_inference_steps=_STEPS, guidance_scale=GUIDANCE, generator=noise, output_type="pt")
+        pictures: Tensor = made.images.mul(2).sub(1)
+        return pictures
+
+    return found | text_to_image(paint, judge, said)
+
+
+def cascade_painter(folder: Path) -> Painter:
+    """The cascade in `folder`, by diffusers' own pipelines for DeepFloyd IF."""
+    base: Any = IFPipeline.from_pretrained(folder / "base")
+    above: Any = IFSuperResolutionPipeline.from_pretrained(folder / "super-resolution")
+    for each in (base, above):
+        each.scheduler = pixel_sampler("ddim", each.scheduler.config)
+        each.set_progress_bar_config(disable=True)
+
+    def paint(texts: list[str], noise: list[torch.Generator]) -> Tensor:
+        told, null = base.encode_prompt(texts)
+        usual: dict[str, Any] = {"prompt_embeds": told, "negative_prompt_embeds": null, "output_type": "pt"}
+        usual |= {"num_inference_steps": _STEPS, "guidance_scale": GUIDANCE, "generator": noise}
+        small = base(**usual).images
+        pictures: Tensor = above(image=small, noise_level=NOISE_LEVEL, **usual).images
+        return pictures
+
+    return paint
 
 
 def round_trip(vae: Any, clean: Tensor) -> Tensor:
@@ -61,20 +97,14 @@ def right_captions(clip: ClipScore) -> float:
     return float((scores.argmax(axis=0) == np.arange(64)).mean())
 
 
-def text_to_image(pipeline: Any, judge: Judge, scenes: Sequence[Scene]) -> Figures:
+def text_to_image(paint: Painter, judge: Judge, scenes: Sequence[Scene]) -> Figures:
     """How often the judge sees each field as the full caption of a scene says it; with combinations never trained."""
     right: dict[str, list[bool]] = {name: [] for name in CLASSES}
     unseen: list[bool] = []
     for start in range(0, len(scenes), _BATCH):
         some = scenes[start : start + _BATCH]
-        images = pipeline(
-            [scene.caption() for scene in some],
-            num_inference_steps=_STEPS,
-            guidance_scale=GUIDANCE,
-            generator=[torch.Generator().manual_seed(start + i) for i in range(len(some))],
-            output_type="np",
-        ).images
-        pictures = torch.from_numpy(images).permute(0, 3, 1, 2).mul(2).sub(1)
+        noise = [torch.Generator().manual_seed(start + i) for i in range(len(some))]
+        pictures = paint([scene.caption() for scene in some], noise)
         for scene, seen in zip(some, judge.see(pictures), strict=True):
             same = agreement(seen, truth(scene))
             for name, is_right in same.items():
@@ -100,7 +130,9 @@ def note(folder: Path, found: Figures) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m imagic_cli.sketchbook.measure", description=__doc__)
-    parser.add_argument("model", type=Path, help="folder in diffusers layout, with clip/ beside its parts")
+    parser.add_argument(
+        "model", type=Path, help="folder in diffusers layout, with clip/ beside its parts, or a cascade"
+    )
     parser.add_argument("--scenes", type=int, default=256)
     parser.add_argument("--captions", type=int, default=500)
     given = parser.parse_args(arguments)
