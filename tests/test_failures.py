@@ -45,7 +45,7 @@ def test_both_kinds_are_told_from_good_edits_and_other_failures() -> None:
     judged = found({"a": GOOD, "b": BLAND, "c": STRAYED, "d": GOOD, "e": lost, "f": GOOD})
     assert kinds(judged) == {"a": None, "b": "too subtle", "c": "moved", "d": None, "e": None, "f": None}
     assert judged.typical is not None
-    assert (judged.typical.gain, judged.typical.loss) == pytest.approx((4, 0.1))
+    assert (judged.typical.gain, judged.typical.loss) == pytest.approx((4, 0.05))
     look = judged.verdicts["b"].look
     assert (look.eta, look.lowest, look.aligned, look.gain) == ("0.800", "0.000", (20, 21), 1)
     assert judged.verdicts["c"].look.loss == pytest.approx(0.5)

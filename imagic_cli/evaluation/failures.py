@@ -3,11 +3,12 @@
 The paper's limitations name an edit that is too subtle, and one that is made while zoom or camera angle change. Each
 picture at an eta of the paper's useful range is set beside the edit's own picture of the same seed at its lowest eta,
 which should be the photograph again: it gains text alignment, and it loses fidelity. How much of either is much is told
-by the set: by the typical edit, whose gain and loss are the medians over the edits of what the picture does that gains
-most. A picture meets the text if it gains at least half of the typical gain, and anything at all. Then an edit is
+by the set. A picture meets the text if it gains anything at all, and at least half of the typical gain, the median over
+the edits of the largest gain. The picture that decides on an edit is the most faithful of those that meet the text,
+else the one that gains most; the typical loss is the median of theirs. Then an edit is
 
-- too subtle, if none of its pictures meets the text, and the one nearest to it loses no more than the typical edit;
-- moved, if even the most faithful of those that meet the text loses more than twice what the typical edit does;
+- too subtle, if none of its pictures meets the text, and the one that gains most loses no more than is typical;
+- moved, if even the most faithful of those that meet the text loses more than twice what is typical;
 - of neither kind otherwise: most edits, and those that go wrong in another way.
 
 Half and twice are a choice, made to name candidates for people to look at: figures cannot see what a picture shows. A
@@ -56,7 +57,7 @@ class Kind:
 SUBTLE = Kind(
     "too subtle",
     "No picture in the useful range gains even half of the text alignment that the typical edit gains, and the one "
-    "that gains most keeps the photograph at least as well as the typical edit does.",
+    "that gains most keeps the photograph at least as well as is typical.",
     (
         Advice("A larger eta; above 1 is legal.", "imagic sweep RUN --eta 0.8:1.1:0.05 --seed 0:8"),
         Advice("Other seeds: the best eta moves with the seed.", "imagic sweep RUN --eta 0.6:1:0.1 --seed 8:16"),
@@ -72,12 +73,15 @@ SUBTLE = Kind(
 )
 MOVED = Kind(
     "moved",
-    "The text is met, but every picture in the useful range that meets it loses more than twice the fidelity that the "
-    "typical edit loses: the composition, the zoom or the camera may have changed with the edit. A text that asks for "
+    "The text is met, but every picture in the useful range that meets it loses more than twice the fidelity that is "
+    "typical: the composition, the zoom or the camera may have changed with the edit. A text that asks for "
     "another place or style loses much as it should.",
     (
         Advice("Other seeds: framing changes with the noise.", "imagic sweep RUN --eta 0.5:0.8:0.05 --seed 8:16"),
         Advice("A smaller eta, in finer steps.", "imagic sweep RUN --eta 0.4:0.6:0.02 --seed 0:8"),
+        Advice(
+            "A text that also names what has to stay, all stages anew.", 'imagic edit IMAGE "TEXT IN THE SAME PLACE"'
+        ),
         Advice(
             "More steps of stage B: the model holds on to the photograph too little.",
             "imagic finetune --run RUN --steps MORE --force",
@@ -118,7 +122,12 @@ class Look:
 
 @dataclass(frozen=True)
 class Typical:
-    """What the edits of a set gain and lose: medians over the edits, each by its picture that gains most."""
+    """What the edits of a set gain and lose: medians over the edits.
+
+    Attributes:
+        gain: of text alignment, by each edit's picture that gains most.
+        loss: of fidelity, by the picture that decides on each.
+    """
 
     gain: float
     loss: float
@@ -156,9 +165,10 @@ def candidates(tables: Mapping[str, Table]) -> Candidates:
     judged = {name: found for name, found in looks.items() if found}
     if not judged:
         return Candidates({}, None)
-    best = [_nearest(found) for found in judged.values()]
-    typical = Typical(median(look.gain for look in best), median(look.loss for look in best))
-    return Candidates({name: _verdict(found, typical) for name, found in judged.items()}, typical)
+    gain = median(_nearest(found).gain for found in judged.values())
+    deciding = {name: _deciding(found, gain) for name, found in judged.items()}
+    typical = Typical(gain, median(look.loss for look in deciding.values()))
+    return Candidates({name: _verdict(look, typical) for name, look in deciding.items()}, typical)
 
 
 def _looks(table: Table) -> list[Look]:
@@ -178,11 +188,17 @@ def _nearest(looks: Sequence[Look]) -> Look:
     return max(looks, key=lambda look: look.gain)
 
 
-def _verdict(looks: Sequence[Look], typical: Typical) -> Verdict:
-    met = [look for look in looks if look.gain > 0 and look.gain >= LITTLE * typical.gain]
-    if not met:
-        nearest = _nearest(looks)
-        return Verdict(SUBTLE if nearest.loss <= typical.loss else None, nearest)
-    kept = min(met, key=lambda look: look.loss)
+def _meets(look: Look, typical_gain: float) -> bool:
+    return look.gain > 0 and look.gain >= LITTLE * typical_gain
+
+
+def _deciding(looks: Sequence[Look], typical_gain: float) -> Look:
+    met = [look for look in looks if _meets(look, typical_gain)]
+    return min(met, key=lambda look: look.loss) if met else _nearest(looks)
+
+
+def _verdict(look: Look, typical: Typical) -> Verdict:
+    if not _meets(look, typical.gain):
+        return Verdict(SUBTLE if look.loss <= typical.loss else None, look)
     # Where the typical edit loses nothing, any loss counts.
-    return Verdict(MOVED if kept.loss > FAR * max(typical.loss, 0) else None, kept)
+    return Verdict(MOVED if look.loss > FAR * max(typical.loss, 0) else None, look)
