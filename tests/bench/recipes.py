@@ -1,0 +1,124 @@
+"""Which recipe of stages A and B edits drawn scenes best for its time: the paper's beside faster ones.
+
+    python tests/bench/recipes.py --work FOLDER [--pairs N] [--recipe NAME ...]
+
+Every recipe edits the same scenes of the benchmark with the bundled model, sampler and guidance, by texts that name
+what has to stay, at eta 0.6, 0.7, 0.8 and 1 with four seeds. Written as a table with 95 % intervals over the scenes:
+how often some picture is right by the judge, also at a fidelity of 20 dB, how often one picture is, the fidelity of the
+best, and the processor time of both stages. What is done is kept in the folder and not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from PIL import Image
+
+from imagic_cli.backends.source import BUNDLED, BUNDLED_CLIP
+from imagic_cli.config import How, ModelFlags
+from imagic_cli.evaluation.alignment import ClipScore
+from imagic_cli.evaluation.intervals import bootstrap
+from imagic_cli.evaluation.silent import Recipe, sampled, tuned
+from imagic_cli.sketchbook.bench import Panel, Score, Try
+from imagic_cli.sketchbook.judge import load
+from imagic_cli.sketchbook.pairs import pair
+from imagic_cli.sketchbook.scenes import SIZE
+
+ETAS, SEEDS = ("0.600", "0.700", "0.800", "1.000"), 4
+FLOOR = 20.0
+
+
+def a(steps: int, rate: float, batch: int = 8) -> dict[str, Any]:
+    """Stage A's numbers."""
+    return {"steps": steps, "learning_rate": rate, "batch": batch}
+
+
+def b(steps: int, rate: float, batch: int = 8, method: str | None = None) -> dict[str, Any]:
+    """Stage B's numbers."""
+    return a(steps, rate, batch) | ({"method": method} if method else {})
+
+
+RECIPES = {
+    "paper": (a(1000, 2e-3, 1), b(1500, 5e-7, 1)),
+    "paper, B at 1e-5": (a(1000, 2e-3, 1), b(1500, 1e-5, 1)),
+    "preset": (a(60, 3e-2), b(60, 5e-5)),
+    "half the preset": (a(30, 3e-2), b(30, 5e-5)),
+    "half, twice the rates": (a(30, 6e-2), b(30, 1e-4)),
+    "batch 1, as many draws": (a(480, 1e-2, 1), b(480, 1e-5, 1)),
+    "B twice as fast": (a(60, 3e-2), b(60, 1e-4)),
+    "keys and values": (a(60, 3e-2), b(60, 1e-3, method="kv")),
+    "LoRA": (a(60, 3e-2), b(60, 1e-3, method="lora")),
+}
+
+
+def edited(name: str, number: int, panel: Panel) -> dict[str, Any]:
+    """One scene by one recipe: the processor time of A and B, seconds, and the score of every picture."""
+    first, then = RECIPES[name]
+    edit, how = pair(number, full=True), How(batch_size=8)
+    with TemporaryDirectory() as place:
+        picture = Path(place) / "before.png"
+        edit.before.draw().save(picture)
+        recipe = Recipe({"size": SIZE}, first, then, {})
+        began = time.process_time()
+        ready = tuned(picture, edit.text, Path(place) / "run", ModelFlags("sketchbook"), recipe, how)
+        seconds = time.process_time() - began
+        items = [(eta, seed) for eta in ETAS for seed in range(SEEDS)]
+        pictures = sampled(ready, items, how)
+        made = []
+        for eta, seed in items:
+            with Image.open(pictures.path((eta, seed))) as image:
+                made.append(Try(name, float(eta), seed, image.convert("RGB")))
+    return {"text": edit.text, "seconds": seconds, "scores": [asdict(each) for each in panel.scores(edit, made)]}
+
+
+def row(name: str, found: list[dict[str, Any]]) -> Iterator[str]:
+    """A line of the table."""
+    tries = [[Score(**score) for score in each["scores"]] for each in found]
+    best = [max(each, key=lambda score: (score.success, score.answer_psnr)) for each in tries]
+    yield name
+    for values in (
+        [100.0 * any(score.success for score in each) for each in tries],
+        # NaN, where nothing has to be kept, is above every floor.
+        [100.0 * any(score.success and not score.kept_psnr < FLOOR for score in each) for each in tries],
+        [100.0 * sum(score.success for score in each) / len(each) for each in tries],
+        [score.kept_psnr for score in best if not math.isnan(score.kept_psnr)],
+    ):
+        mean = bootstrap(values)
+        yield f"{mean.mean:.0f} [{mean.low:.0f}, {mean.high:.0f}]"
+    yield f"{sum(each['seconds'] for each in found) / len(found):.0f}"
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--pairs", type=int, default=8)
+    parser.add_argument("--recipe", action="append", choices=list(RECIPES), help="only these (may be repeated)")
+    given = parser.parse_args()
+    given.work.mkdir(parents=True, exist_ok=True)
+    panel = Panel(load(), ClipScore(BUNDLED[BUNDLED_CLIP] / "clip"))
+    head = ("recipe", "best, %", f"best at {FLOOR:g} dB, %", "one, %", "kept by the best, dB", "A and B, s of a core")
+    lines = [f"{given.pairs} scenes.", "", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for name in given.recipe or RECIPES:
+        found = []
+        for number in range(given.pairs):
+            path = given.work / f"{name.replace(' ', '-')}-{number:04d}.json"
+            if not path.exists():
+                path.write_text(json.dumps(edited(name, number, panel), indent=1))
+                sys.stderr.write(f"{path.name}\n")
+            found.append(json.loads(path.read_text()))
+        lines.append(f"| {' | '.join(row(name, found))} |")
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
