@@ -10,6 +10,8 @@ _LARGEST_CELL = 512
 # So that a hundred by a hundred pictures still make one that memory holds and viewers open.
 _LARGEST_SIDE = 10_000
 _SMALLEST_CELL = 16
+# Pixels of a cascade's base are made larger, whole, until people can see them.
+_SEEN = 96
 _TITLE_LINES = 3
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -18,7 +20,9 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 def contact_sheet(
     cells: Sequence[Sequence[Image.Image | None]], columns: Sequence[str], rows: Sequence[str], title: str = ""
 ) -> Image.Image:
-    """Lay pictures out in a grid on white; larger ones are reduced to 512 pixels, or less where they are very many.
+    """Lay pictures out in a grid on white, none of them larger than 512 pixels, or less where they are very many.
+
+    Where all are smaller than 96 pixels, each of their pixels becomes a square of several.
 
     Args:
         cells: one sequence for each row, one picture for each column; None stays empty.
@@ -35,10 +39,12 @@ def contact_sheet(
     if len(cells) != len(rows) or any(len(row) != len(columns) for row in cells):
         raise ValueError("a contact sheet takes one label for each row and column of cells")
     limit = min(_LARGEST_CELL, max(_SMALLEST_CELL, _LARGEST_SIDE // max(len(rows), len(columns), 1)))
-    small = [[_reduced(cell, limit) for cell in row] for row in cells]
-    sizes = [cell.size for row in small for cell in row if cell is not None]
-    if not sizes:
+    largest = max((side for row in cells for cell in row if cell is not None for side in cell.size), default=0)
+    if not largest:
         raise ValueError("a contact sheet takes at least one picture")
+    factor = max(1, min(-(-_SEEN // largest), limit // largest))
+    small = [[_shown(cell, limit, factor) for cell in row] for row in cells]
+    sizes = [cell.size for row in small for cell in row if cell is not None]
     return _Layout(max(size[0] for size in sizes), max(size[1] for size in sizes), columns, rows, title).draw(small)
 
 
@@ -88,13 +94,13 @@ class _Layout:
         return self.left + column * (self.cell[0] + self.gap), self.top + row * (self.cell[1] + self.gap)
 
 
-def _reduced(cell: Image.Image | None, limit: int) -> Image.Image | None:
+def _shown(cell: Image.Image | None, limit: int, factor: int) -> Image.Image | None:
     if cell is None:
         return None
     scale = limit / max(cell.size)
     image = cell.convert("RGB")
     if scale >= 1:
-        return image
+        return image.resize((factor * image.width, factor * image.height), Image.Resampling.NEAREST)
     width, height = (max(1, round(side * scale)) for side in cell.size)
     return image.resize((width, height), Image.Resampling.LANCZOS)
 

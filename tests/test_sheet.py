@@ -8,7 +8,7 @@ from PIL import Image
 
 from imagic_cli.sheet import contact_sheet
 
-RED, GREEN, BLUE, LIME = (Image.new("RGB", (64, 48), colour) for colour in ("red", "#008000", "blue", "lime"))
+RED, GREEN, BLUE, LIME = (Image.new("RGB", (96, 72), colour) for colour in ("red", "#008000", "blue", "lime"))
 ETAS = ["eta 0.600", "eta 0.700"]
 SEEDS = ["seed 0", "seed 12"]
 
@@ -28,7 +28,7 @@ def test_every_picture_stands_whole_in_its_place() -> None:
     sheet = contact_sheet([[RED, GREEN], [BLUE, LIME]], ETAS, SEEDS, "a bird")
     boxes = [where(sheet, colour) for colour in ((255, 0, 0), (0, 128, 0), (0, 0, 255), (0, 255, 0))]
     for left, top, right, bottom, count in boxes:
-        assert (right - left, bottom - top, count) == (64, 48, 64 * 48)
+        assert (right - left, bottom - top, count) == (96, 72, 96 * 72)
     red, green, blue, lime = boxes
     assert red[:2] == (blue[0], green[1])
     assert lime[:2] == (green[0], blue[1])
@@ -64,7 +64,7 @@ def test_an_empty_cell_is_white() -> None:
 def test_large_cells_are_reduced_to_512() -> None:
     sheet = contact_sheet([[Image.new("RGB", (1024, 768), "red"), RED]], ETAS, ["seed 0"])
     left, _, right, _, count = where(sheet, (255, 0, 0))
-    assert count == 512 * 384 + 64 * 48
+    assert count == 512 * 384 + 96 * 72
 
 
 def test_very_many_cells_are_reduced_further() -> None:
@@ -81,7 +81,7 @@ def test_no_text_breaks_a_sheet(text: str) -> None:
     plain = contact_sheet([[RED]], ["eta"], ["seed"])
     sheet = contact_sheet([[RED]], ["eta"], ["seed"], text)
     assert sheet.width == plain.width
-    assert where(sheet, (255, 0, 0))[4] == 64 * 48
+    assert where(sheet, (255, 0, 0))[4] == 96 * 72
     assert sheet.height - plain.height < 100
 
 
@@ -92,10 +92,10 @@ def test_long_column_labels_shrink_into_their_columns() -> None:
 
 
 def test_pictures_of_other_modes_and_no_mutation() -> None:
-    grey = Image.new("L", (64, 48), 77)
+    grey = Image.new("L", (96, 72), 77)
     sheet = contact_sheet([[grey]], ["eta"], ["seed"])
     assert sheet.mode == "RGB"
-    assert where(sheet, (77, 77, 77))[4] >= 64 * 48
+    assert where(sheet, (77, 77, 77))[4] >= 96 * 72
     assert grey.mode == "L"
 
 
@@ -108,3 +108,12 @@ def test_labels_that_do_not_agree_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match="a contact sheet takes"):
             contact_sheet(cells, columns, rows)  # type: ignore[arg-type]
+
+
+def test_pixels_of_small_pictures_become_squares_that_people_see() -> None:
+    small = Image.new("RGB", (32, 24), "red")
+    small.putpixel((5, 7), (0, 0, 255))
+    sheet = contact_sheet([[small, None]], ETAS, ["seed 0"])
+    left, top, right, bottom, count = where(sheet, (255, 0, 0))
+    assert (right - left, bottom - top, count) == (96, 72, 96 * 72 - 9)
+    assert where(sheet, (0, 0, 255)) == (left + 15, top + 21, left + 18, top + 24, 9)
