@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test lint types format torture memory delta bench sketchbook cascade clean
+.PHONY: help setup demo cascade-demo check test lint types format torture memory delta bench sketchbook cascade clean
 
 help:  ## Show this
-	@awk -F ':.*## ' '/^[a-z].*:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z].*:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/done  ## Make .venv: torch for this machine (CUDA only where there is a GPU), imagic and its tools
 
@@ -21,6 +21,17 @@ demo: setup  ## Draw a bird and spread its wings with the bundled model: the thr
 	mkdir -p runs/demo
 	$(BIN)/imagic scene "a yellow bird perched on grass" runs/demo/bird.png --seed 4
 	$(BIN)/imagic edit runs/demo/bird.png "a bird spreading wings" --eta 0,0.5,0.6,0.7,0.8,1 --seeds 8 --run runs/demo/run
+
+# The bundled cascade: both its levels are tuned, and the pictures of both are shown.
+CASCADE := $(BIN)/imagic generate --run runs/cascade-demo/run --eta 0,0.6,0.7,0.8,1 --seeds 4
+cascade-demo: setup  ## The same with the small cascade: both levels tuned, the pictures of its base and of the whole
+	mkdir -p runs/cascade-demo
+	$(BIN)/imagic scene "a yellow bird perched on grass" runs/cascade-demo/bird.png --seed 4
+	$(BIN)/imagic optimize runs/cascade-demo/bird.png "a bird spreading wings" --model sketchbook-cascade \
+		--run runs/cascade-demo/run
+	$(BIN)/imagic finetune --run runs/cascade-demo/run
+	$(CASCADE) --size 32
+	$(CASCADE)
 
 check: lint types test  ## Format, lint, types and tests: the definition of done
 
@@ -61,9 +72,12 @@ sketchbook: setup  ## Train the bundled model anew (resumable), measure it, and 
 	cp -r $(SKETCHBOOK)/model imagic_cli/sketchbook/model
 	$(BIN)/python -m imagic_cli.sketchbook.measure imagic_cli/sketchbook/model
 
-cascade: setup  ## Train the small cascade in DeepFloyd IF's layout (resumable) into runs/sketchbook/cascade
+cascade: setup  ## Train the small cascade anew (resumable), measure it, and put it into the package
 	for lesson in cascade-text cascade-base cascade-sr; do \
 		$(BIN)/python -m imagic_cli.sketchbook.train $$lesson --out $(SKETCHBOOK) --device $(DEVICE) || exit 1; done
+	rm -rf imagic_cli/sketchbook/cascade
+	cp -r $(SKETCHBOOK)/cascade imagic_cli/sketchbook/cascade
+	$(BIN)/python -m imagic_cli.sketchbook.measure imagic_cli/sketchbook/cascade
 
 clean:  ## Remove .venv and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

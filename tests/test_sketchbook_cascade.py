@@ -14,7 +14,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import T5Tokenizer
 
-from imagic_cli.sketchbook import cascade_networks, lesson_cascade, measure, train
+from imagic_cli.sketchbook import bench, cascade_networks, lesson_cascade, measure, train
+from imagic_cli.sketchbook.bench_summary import read
 from imagic_cli.sketchbook.captions import known_words
 from imagic_cli.sketchbook.corpus import Corpus
 from imagic_cli.sketchbook.export_cascade import trained_text_encoder
@@ -164,3 +165,17 @@ def test_what_it_draws_is_judged_and_noted_in_its_card(
     card = (trained / "cascade" / "README.md").read_text()
     assert f"| text to image subject | {found['text_to_image_subject']:.4g} |" in card
     assert "# sketchbook cascade" in card
+
+
+def test_the_benchmark_sets_it_beside_its_own_ablations(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "SEEDS", 1)
+    monkeypatch.setattr(bench, "CURVE_SEEDS", 1)
+    short = ["--optimize-steps", 2, "--finetune-steps", 2, "--steps", 2]
+    done("bench", "sketchbook", "--model", trained / "cascade", "--pairs", 1, "--out", tmp_path / "out", *short)
+    (scores,) = read(tmp_path / "out").values()
+    trivial = {"input unchanged", "answer blurred", "half and half"}
+    assert {score.method for score in scores} - trivial == {"imagic", "A off", "B off", "text to image"}
+    table = (tmp_path / "out" / "summary.md").read_text()
+    assert "| imagic, 3 settings |" in table and "SDEdit" not in table

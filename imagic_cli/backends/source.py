@@ -127,7 +127,10 @@ _CONVERT = "convert them to safetensors first"
 
 
 # Models that are shipped in the package, by the name that a run records: it stays valid on another machine.
-BUNDLED = {"sketchbook": Path(__file__).parents[1] / "sketchbook" / "model"}
+_SKETCHBOOK = Path(__file__).parents[1] / "sketchbook"
+BUNDLED = {"sketchbook": _SKETCHBOOK / "model", "sketchbook-cascade": _SKETCHBOOK / "cascade"}
+# The one CLIP that judges the drawings of all of them.
+BUNDLED_CLIP = "sketchbook"
 
 
 def find(source: ModelSource, is_part: bool = False) -> Model:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from imagic_cli.backends.source import BUNDLED
+from imagic_cli.backends.source import BUNDLED, BUNDLED_CLIP
 from imagic_cli.errors import ImagicError, ModelError
 from imagic_cli.evaluation.alignment import ClipScore
 from imagic_cli.evaluation.fidelity import measures
@@ -33,7 +33,7 @@ def aligner(clip: str | None, model: str, tell: Listener) -> ClipScore | None:
     if clip is not None:
         return ClipScore(clip)
     if model in BUNDLED:
-        return ClipScore(BUNDLED[model] / "clip", name=f"{model}/clip")
+        return ClipScore(BUNDLED[BUNDLED_CLIP] / "clip", name=f"{BUNDLED_CLIP}/clip")
     try:
         return ClipScore(DEFAULT_CLIP)
     except ModelError:

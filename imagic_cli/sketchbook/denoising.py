@@ -89,7 +89,10 @@ def heldout_loss(
 
 
 def sampled(
-    predict: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], scheduler: Any, noise: torch.Tensor
+    predict: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    scheduler: Any,
+    noise: torch.Tensor,
+    guidance: float = GUIDANCE,
 ) -> torch.Tensor:
     """Samples (B, C, H, W) made from `noise` in 25 guided steps of `scheduler`.
 
@@ -99,5 +102,5 @@ def sampled(
     scheduler.set_timesteps(25)
     for timestep in scheduler.timesteps:
         free, told = predict(made.repeat(2, 1, 1, 1), timestep).chunk(2)
-        made = scheduler.step(free + GUIDANCE * (told - free), timestep, made).prev_sample
+        made = scheduler.step(free + guidance * (told - free), timestep, made).prev_sample
     return made

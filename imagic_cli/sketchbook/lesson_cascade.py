@@ -28,6 +28,9 @@ from imagic_cli.sketchbook.scenes import SIZE, sample
 # How much the smaller pictures of the grid are noised: as much as IF's pipeline does.
 NOISE_LEVEL = 250
 ENLARGED = 8
+# A pixel model that predicts velocity tells the whole picture's colours in the first step, from noise alone: pushed as
+# far as latents are, they leave what the thresholding keeps, and night becomes day. Super-resolution needs no push.
+BASE_GUIDANCE, GUIDANCE = 1.5, 1.0
 
 
 @dataclass(kw_only=True)
@@ -99,6 +102,7 @@ class BaseLesson(_PixelLesson):
             lambda seen, timestep: level.predict(seen, timestep, text),
             pixel_sampler("ddim", self.noise.config),
             noise.to(network.device),
+            BASE_GUIDANCE,
         )
         return grid([*F.interpolate(made, scale_factor=FACTOR)], 8)
 
@@ -136,6 +140,7 @@ class SuperResolutionLesson(_PixelLesson):
             lambda seen, timestep: level.predict(seen, timestep, text, guide),
             pixel_sampler("ddim", self.noise.config),
             noise,
+            GUIDANCE,
         )
         return grid([*low, *made, *clean], len(clean))
 

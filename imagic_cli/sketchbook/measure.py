@@ -21,10 +21,10 @@ from torch import Tensor
 
 from imagic_cli.backends.schedulers import pixel_sampler
 from imagic_cli.evaluation.alignment import ClipScore
+from imagic_cli.sketchbook import lesson_cascade as cascade
 from imagic_cli.sketchbook.corpus import tensor
 from imagic_cli.sketchbook.denoising import GUIDANCE
 from imagic_cli.sketchbook.judge import CLASSES, Judge, agreement, load, truth
-from imagic_cli.sketchbook.lesson_cascade import NOISE_LEVEL
 from imagic_cli.sketchbook.lesson_judge import accuracy
 from imagic_cli.sketchbook.scenes import Scene, drawn, held_out, sample
 
@@ -75,9 +75,10 @@ def cascade_painter(folder: Path) -> Painter:
     def paint(texts: list[str], noise: list[torch.Generator]) -> Tensor:
         told, null = base.encode_prompt(texts)
         usual: dict[str, Any] = {"prompt_embeds": told, "negative_prompt_embeds": null, "output_type": "pt"}
-        usual |= {"num_inference_steps": _STEPS, "guidance_scale": GUIDANCE, "generator": noise}
-        small = base(**usual).images
-        pictures: Tensor = above(image=small, noise_level=NOISE_LEVEL, **usual).images
+        usual |= {"num_inference_steps": _STEPS, "generator": noise}
+        small = base(guidance_scale=cascade.BASE_GUIDANCE, **usual).images
+        told_level = {"guidance_scale": cascade.GUIDANCE, "noise_level": cascade.NOISE_LEVEL}
+        pictures: Tensor = above(image=small, **told_level, **usual).images
         return pictures
 
     return paint
