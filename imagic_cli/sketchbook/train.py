@@ -64,9 +64,9 @@ PLANS = {
     "decoder": Plan(3_600, 2e-3, 4),
     "unet": Plan(4_600, 1e-3, 48),
     "judge": Plan(2_500, 1e-3, 48),
-    # About an hour and a half, and half an hour, of two cores: an estimate from single steps.
-    "cascade-text": Plan(2_000, 1e-3, 96),
-    "cascade-base": Plan(8_000, 1e-3, 32),
+    # Those of the bundled cascade: three and a half hours of one CPU core.
+    "cascade-text": Plan(1_500, 1e-3, 96),
+    "cascade-base": Plan(3_200, 1e-3, 32),
     "cascade-sr": Plan(4_000, 1e-3, 8),
 }
 
