@@ -98,4 +98,8 @@ def shown(part: Path) -> Path:
 
 
 def row(sheet: Path, picture: Path) -> int:
-    return contains(Image.open(sheet), Image.open(picture))[0]
+    with Image.open(picture) as image:
+        # A sheet shows each pixel of such small pictures as a square.
+        factor = -(-96 // max(image.size))
+        seen = image.resize((factor * image.width, factor * image.height), Image.Resampling.NEAREST)
+    return contains(Image.open(sheet), seen)[0]
