@@ -121,6 +121,16 @@ def test_another_methods_picture_that_is_damaged_is_named(pairs: Path, models: P
     assert len(list((tmp_path / "out" / "results").iterdir())) == 1
 
 
+def test_figures_of_another_network_are_not_set_beside(pairs: Path, models: Path, clip: Path, tmp_path: Path) -> None:
+    other = toys.clip(tmp_path / "other")
+    (tmp_path / "same").mkdir()
+    toys.picture(48).save(tmp_path / "same" / "a b-a bird.png")
+    command = ["evaluate", pairs, "--out", tmp_path / "out", "--model", models / "sd", "--limit", 1, *GRID]
+    done(*command, "--clip", clip)
+    result = imagic(*command, "--clip", other, "--beside", f"same={tmp_path / 'same'}")
+    assert result.code == 3 and f"clip_score[{clip}], which is not at hand" in result.err
+
+
 def test_clip_is_loaded_once_for_all_edits(
     pairs: Path, models: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -130,7 +130,7 @@ _CONVERT = "convert them to safetensors first"
 _SKETCHBOOK = Path(__file__).parents[1] / "sketchbook"
 BUNDLED = {"sketchbook": _SKETCHBOOK / "model", "sketchbook-cascade": _SKETCHBOOK / "cascade"}
 # The one CLIP that judges the drawings of all of them.
-BUNDLED_CLIP = "sketchbook"
+BUNDLED_CLIP = BUNDLED["sketchbook"] / "clip"
 
 
 def find(source: ModelSource, is_part: bool = False) -> Model:

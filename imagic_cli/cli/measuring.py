@@ -67,11 +67,11 @@ def evaluate(
         evaluation = Evaluation(output, named, Recipe(*recipe), items, clip, discard_weights, how, report)
         evaluation.run([every[number] for number in mine])
         found = summary(output)
-        theirs = measured(output, dict(zip(every, listed, strict=True)), answers, evaluation.aligner)
+        theirs = measured(output, found, dict(zip(every, listed, strict=True)), answers, evaluation.aligner)
         pages = write(output, found, theirs)
         report.table(f"{len(found.results)} edits, {len(found.failures)} failed: {output}", columns(found), rows(found))
-        if compared := methods_rows(found, theirs):
-            title = f"the {len(theirs.shared(found))} edits that every method has a picture of"
+        if compared := methods_rows(theirs):
+            title = f"the {theirs.shared} edits that every method has a picture of"
             report.table(title, methods_columns(found), compared)
         for page in pages:
             report.result(page, page.stem)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image, ImageOps
 
 from imagic_cli import files
+from imagic_cli.errors import InputError
 from imagic_cli.evaluation.alignment import ClipScore
 from imagic_cli.evaluation.evaluate import Entry, Summary
 from imagic_cli.evaluation.intervals import Interval, bootstrap
@@ -23,41 +24,28 @@ from imagic_cli.run import Run
 OURS = "imagic"
 
 
+Means = dict[str, dict[str, dict[str, Interval]]]
+"""By method, by setting (eta, or none), by figure: its mean over edits."""
+
+
 @dataclass(frozen=True)
 class Beside:
     """What other methods made of a list's edits.
 
     Attributes:
-        figures: by method and the edit's name.
-        pictures: where they lie in the evaluation's folder, the same.
+        pictures: by method and the edit's name, where they lie in the evaluation's folder.
+        shared: how many edits every method has a picture of: only over these can their figures be compared.
+        means: over the shared edits; empty where there are none.
     """
 
-    figures: dict[str, dict[str, Row]] = field(default_factory=dict)
     pictures: dict[str, dict[str, str]] = field(default_factory=dict)
-
-    def shared(self, found: Summary) -> list[str]:
-        """The edits that every method has a picture of: only over these can their figures be compared."""
-        return [name for name in found.results if all(name in each for each in self.figures.values())]
-
-    def lines(self, found: Summary) -> dict[str, dict[str, dict[str, Interval]]]:
-        """By method, by setting (eta, or none), by figure: its mean over the shared edits; no method without those."""
-        shared = self.shared(found)
-        if not shared or not self.figures:
-            return {}
-        tables = found.tables()
-        own = {figure: [tables[name].mean(figure) for name in shared] for figure in found.curves}
-        # An edit made at some etas only says nothing at the others.
-        etas = [eta for eta in next(iter(found.curves.values())) if all(eta in each for each in own[found.fidelity])]
-        ours = {eta: {figure: bootstrap([each[eta] for each in own[figure]]) for figure in own} for eta in etas}
-        theirs = {
-            method: {"": {figure: bootstrap([rows[name][figure] for name in shared]) for figure in found.curves}}
-            for method, rows in self.figures.items()
-        }
-        return {OURS: ours} | theirs
+    shared: int = 0
+    means: Means = field(default_factory=dict)
 
 
 def measured(
     folder: Path,
+    found: Summary,
     pairs: Mapping[Entry, Pair],
     answers: Mapping[str, Mapping[Pair, Path]],
     aligner: Callable[[str], ClipScore | None],
@@ -69,18 +57,21 @@ def measured(
 
     Args:
         folder: of the evaluation.
+        found: what its edits say together.
         pairs: the list's edits.
         answers: by method, its picture for each pair that it has one for.
         aligner: gives who judges text alignment for a run's model, so that both are judged by the same.
 
     Raises:
+        InputError: the edits were measured with other networks than this machine or `aligner` measures with now.
         ImagicError: a picture cannot be read.
         DiskError: the disk refused.
     """
-    found = Beside({name: {} for name in answers}, {name: {} for name in answers})
+    pictures: dict[str, dict[str, str]] = {method: {} for method in answers}
+    figures: dict[str, dict[str, Row]] = {method: {} for method in answers}
     for entry, pair in pairs.items():
-        theirs = {method: pictures[pair] for method, pictures in answers.items() if pair in pictures}
-        if not theirs or not (folder / "results" / f"{entry.name}.json").exists():
+        theirs = {method: given[pair] for method, given in answers.items() if pair in given}
+        if not theirs or entry.name not in found.results:
             continue
         run = Run(folder / entry.name)
         source, model = run.read_image(), run.read_record().model.source
@@ -88,10 +79,26 @@ def measured(
             kept = Path("beside", slug(method, 40), f"{entry.name}.png")
             picture = ImageOps.fit(Image.fromarray(read(path).pixels), source.size, Image.Resampling.LANCZOS)
             _keep(folder / kept, picture)
-            table = score({("", 0): folder / kept}, source, entry.text, aligner(model), nobody)
-            found.figures[method][entry.name] = table.rows["", 0]
-            found.pictures[method][entry.name] = kept.as_posix()
-    return found
+            row = score({("", 0): folder / kept}, source, entry.text, aligner(model), nobody).rows["", 0]
+            if missing := ", ".join(sorted(found.curves.keys() - row.keys())):
+                raise InputError(f"{folder} was measured with {missing}, which is not at hand", "name the same --clip")
+            pictures[method][entry.name] = kept.as_posix()
+            figures[method][entry.name] = row
+    shared = [name for name in found.results if all(name in each for each in figures.values())] if answers else []
+    return Beside(pictures, len(shared), _means(found, shared, figures) if shared else {})
+
+
+def _means(found: Summary, shared: Sequence[str], figures: Mapping[str, Mapping[str, Row]]) -> Means:
+    tables = found.tables()
+    own = {figure: [tables[name].mean(figure) for name in shared] for figure in found.curves}
+    # An edit made at some etas only says nothing at the others.
+    etas = [eta for eta in next(iter(found.curves.values())) if all(eta in each for each in own[found.fidelity])]
+    ours = {eta: {figure: bootstrap([each[eta] for each in own[figure]]) for figure in own} for eta in etas}
+    theirs = {
+        method: {"": {figure: bootstrap([rows[name][figure] for name in shared]) for figure in found.curves}}
+        for method, rows in figures.items()
+    }
+    return {OURS: ours} | theirs
 
 
 def _keep(path: Path, picture: Image.Image) -> None:

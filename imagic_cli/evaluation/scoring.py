@@ -33,7 +33,7 @@ def aligner(clip: str | None, model: str, tell: Listener) -> ClipScore | None:
     if clip is not None:
         return ClipScore(clip)
     if model in BUNDLED:
-        return ClipScore(BUNDLED[BUNDLED_CLIP] / "clip", name=f"{BUNDLED_CLIP}/clip")
+        return ClipScore(BUNDLED_CLIP, name="sketchbook/clip")
     try:
         return ClipScore(DEFAULT_CLIP)
     except ModelError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +74,11 @@ def load(path: Path) -> Table:
 def preferred_fidelity(names: Iterable[str]) -> str:
     """The figure that stands for fidelity: the paper's, 1 - LPIPS, where it was computed, else SSIM."""
     return next((name for name in names if name.startswith("1-lpips")), "ssim")
+
+
+def markdown(head: Sequence[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    """The lines of a Markdown table."""
+    return [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *(f"| {' | '.join(row)} |" for row in rows)]
 
 
 def _finite(text: str) -> float:

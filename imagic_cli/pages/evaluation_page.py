@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,6 +16,7 @@ from imagic_cli.evaluation.evaluate import Summary
 from imagic_cli.evaluation.failures import KINDS, Candidates, Kind, Look, Verdict, candidates
 from imagic_cli.evaluation.intervals import Interval
 from imagic_cli.evaluation.plots import USEFUL, band, matched
+from imagic_cli.evaluation.table import markdown
 from imagic_cli.names import picture_name
 from imagic_cli.pages import still
 
@@ -63,11 +63,11 @@ def methods_columns(found: Summary) -> list[str]:
     return ["method", "eta", *found.curves]
 
 
-def methods_rows(found: Summary, beside: Beside) -> list[list[str]]:
+def methods_rows(beside: Beside) -> list[list[str]]:
     """For each method and setting the mean of every figure over the edits that all have, and its 95 % interval."""
     return [
         [method, setting, *map(_told, figures.values())]
-        for method, settings in beside.lines(found).items()
+        for method, settings in beside.means.items()
         for setting, figures in settings.items()
     ]
 
@@ -84,11 +84,11 @@ def write(folder: Path, found: Summary, beside: Beside) -> list[Path]:
     title = f"{len(found.results)} edits"
     head = columns(found)
     judged = candidates(found.tables())
-    compared = methods_rows(found, beside)
-    shared = f"{len(beside.shared(found))} edits that every method has a picture of"
-    lines = [f"{title}, {len(found.failures)} failed.", "", *_markdown(head, rows(found))]
+    compared = methods_rows(beside)
+    shared = f"{beside.shared} edits that every method has a picture of"
+    lines = [f"{title}, {len(found.failures)} failed.", "", *markdown(head, rows(found))]
     if compared:
-        lines += ["", f"Over the {shared}:", "", *_markdown(methods_columns(found), compared)]
+        lines += ["", f"Over the {shared}:", "", *markdown(methods_columns(found), compared)]
     lines += ["", f"{_counted(found, judged)} By the figures alone (edits.csv): look before you believe them."]
     plot = band(found.curves, found.fidelity, found.alignment, title)
     versus = _versus(found, beside, shared) if compared and found.alignment else None
@@ -121,15 +121,11 @@ def write(folder: Path, found: Summary, beside: Beside) -> list[Path]:
     return [folder / name for name in written]
 
 
-def _markdown(head: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *cells)]
-
-
 def _versus(found: Summary, beside: Beside, title: str) -> str:
     assert found.alignment is not None
     points = {
         method: {each: (figures[found.fidelity], figures[found.alignment]) for each, figures in settings.items()}
-        for method, settings in beside.lines(found).items()
+        for method, settings in beside.means.items()
     }
     return matched(points, found.fidelity, found.alignment, title)
 

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from imagic_cli import backends, files
-from imagic_cli.backends.source import BUNDLED, BUNDLED_CLIP
+from imagic_cli.backends.source import BUNDLED_CLIP
 from imagic_cli.config import How, ModelFlags
 from imagic_cli.errors import InputError, Interrupted
 from imagic_cli.evaluation.alignment import ClipScore
@@ -112,7 +112,7 @@ class Bench:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._check_settings(pair(numbers[0], self.full))
         todo = [number for number in numbers if not self.result_file(number).exists()]
-        panel = Panel(load(), ClipScore(BUNDLED[BUNDLED_CLIP] / "clip")) if todo else None
+        panel = Panel(load(), ClipScore(BUNDLED_CLIP)) if todo else None
         began = time.monotonic()
         for done, number in enumerate(todo):
             assert panel is not None

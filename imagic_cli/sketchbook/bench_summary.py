@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from imagic_cli.errors import InputError
+from imagic_cli.evaluation import table
 from imagic_cli.evaluation.intervals import Interval, bootstrap
 from imagic_cli.evaluation.plots import band, matched
 from imagic_cli.sheet import contact_sheet
@@ -168,7 +169,7 @@ def by_field(pairs: Mapping[str, Scores], fields: Mapping[str, str]) -> str:
         fields: what each changes; see `read_fields`.
     """
     head = ("changed", "method", "best, %", *(f"at {floor:g} dB" for floor in FLOORS))
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    lines = []
     settings = _settings(pairs)
     # SDEdit's strengths are chosen over all pairs, as in the other tables.
     pooled = {name: _pooled(pairs, name, settings[name]) for name in ("imagic", *_RIVALS) if name in settings}
@@ -177,8 +178,8 @@ def by_field(pairs: Mapping[str, Scores], fields: Mapping[str, str]) -> str:
         for method, chosen in pooled.items():
             tries = _tries(some, _of(method, chosen))
             shares = [_share(bootstrap(_successes(tries, floor))) for floor in (-math.inf, *FLOORS)]
-            lines.append(f"| {' | '.join((f'{field}, {len(some)} pairs', method, *shares))} |")
-    return "\n".join(lines) + "\n"
+            lines.append((f"{field}, {len(some)} pairs", method, *shares))
+    return "\n".join(table.markdown(head, lines)) + "\n"
 
 
 def _share(found: Interval) -> str:
@@ -278,11 +279,10 @@ HEAD = (
 
 def markdown(pairs: Mapping[str, Scores]) -> str:
     """The table of all rows, with how many pairs they are over, and by how much Imagic leads."""
-    lines = [f"{len(pairs)} pairs.", "", f"| {' | '.join(HEAD)} |", f"|{'---|' * len(HEAD)}"]
-    lines += [f"| {' | '.join(cells(row))} |" for row in rows(pairs)]
+    lines = [f"{len(pairs)} pairs.", "", *table.markdown(HEAD, map(cells, rows(pairs)))]
     head = ("Imagic minus", "best, points", *(f"at {floor:g} dB" for floor in FLOORS))
-    lines += ["", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    for method, found in leads(pairs).items():
-        told = (f"{each.mean:+.0f} [{each.low:+.0f}, {each.high:+.0f}]" for each in found)
-        lines.append(f"| {' | '.join((method, *told))} |")
-    return "\n".join(lines) + "\n"
+    told = (
+        (method, *(f"{each.mean:+.0f} [{each.low:+.0f}, {each.high:+.0f}]" for each in found))
+        for method, found in leads(pairs).items()
+    )
+    return "\n".join([*lines, "", *table.markdown(head, told)]) + "\n"

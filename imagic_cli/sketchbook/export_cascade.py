@@ -10,7 +10,7 @@ from diffusers.pipelines.deepfloyd_if.pipeline_if import IFPipeline
 from diffusers.pipelines.deepfloyd_if.pipeline_if_superresolution import IFSuperResolutionPipeline
 from transformers import CLIPModel, T5EncoderModel, T5Tokenizer
 
-from imagic_cli.backends.source import BUNDLED, BUNDLED_CLIP
+from imagic_cli.backends.source import BUNDLED_CLIP
 from imagic_cli.sketchbook import cascade_networks as networks
 from imagic_cli.sketchbook.cascade_networks import Reader
 from imagic_cli.sketchbook.export import load_as_float32, write_card
@@ -25,7 +25,7 @@ BASE_LARGEST, LARGEST = 1.5, 1.0
 def untrained_reader(out: Path, sizes: Sizes) -> tuple[T5Tokenizer, Reader]:
     """The tokenizer, also left in `out`, and the text encoder beside the bundled model's CLIP."""
     tokenizer = networks.tokenizer(out / "cascade-tokenizer")
-    clip = CLIPModel.from_pretrained(BUNDLED[BUNDLED_CLIP] / "clip", dtype=torch.float32)
+    clip = CLIPModel.from_pretrained(BUNDLED_CLIP, dtype=torch.float32)
     return tokenizer, Reader(networks.text_encoder(sizes, len(tokenizer)), sizes.t5_width, clip)
 
 

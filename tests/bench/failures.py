@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from imagic_cli.evaluation.failures import KINDS
+from imagic_cli.evaluation.table import markdown
 from imagic_cli.names import picture_name
 from imagic_cli.sketchbook.corpus import tensor
 from imagic_cli.sketchbook.judge import agreement, load, truth
@@ -114,10 +115,12 @@ def main() -> None:
     given = parser.parse_args()
     numbers = range(given.first, given.first + given.pairs)
     found = list(told(evaluated(given.work, numbers), numbers))
-    lines = ["| kind by the figures | text | changed | changed, rest kept | of |", "|---|---|---|---|---|"]
-    for each in sorted(found, key=lambda one: one.kind):
-        lines.append(f"| {each.kind} | {each.edit.text} | {each.changed} | {each.whole} | {each.count} |")
-    sys.stdout.write("\n".join(lines) + "\n")
+    head = ("kind by the figures", "text", "changed", "changed, rest kept", "of")
+    lines = (
+        (each.kind, each.edit.text, str(each.changed), str(each.whole), str(each.count))
+        for each in sorted(found, key=lambda one: one.kind)
+    )
+    sys.stdout.write("\n".join(markdown(head, lines)) + "\n")
     gallery(found).save(given.picture or given.work / "gallery.png")
 
 

@@ -23,11 +23,12 @@ from typing import Any
 
 from PIL import Image
 
-from imagic_cli.backends.source import BUNDLED, BUNDLED_CLIP
+from imagic_cli.backends.source import BUNDLED_CLIP
 from imagic_cli.config import How, ModelFlags
 from imagic_cli.evaluation.alignment import ClipScore
 from imagic_cli.evaluation.intervals import bootstrap
 from imagic_cli.evaluation.silent import Recipe, sampled, tuned
+from imagic_cli.evaluation.table import markdown
 from imagic_cli.sketchbook.bench import Panel, Score, Try
 from imagic_cli.sketchbook.judge import load
 from imagic_cli.sketchbook.pairs import pair
@@ -105,9 +106,9 @@ def main() -> None:
     parser.add_argument("--recipe", action="append", choices=list(RECIPES), help="only these (may be repeated)")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
-    panel = Panel(load(), ClipScore(BUNDLED[BUNDLED_CLIP] / "clip"))
+    panel = Panel(load(), ClipScore(BUNDLED_CLIP))
     head = ("recipe", "best, %", f"best at {FLOOR:g} dB, %", "one, %", "kept by the best, dB", "A and B, s of a core")
-    lines = [f"{given.pairs} scenes.", "", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    lines = []
     for name in given.recipe or RECIPES:
         found = []
         for number in range(given.pairs):
@@ -116,8 +117,8 @@ def main() -> None:
                 path.write_text(json.dumps(edited(name, number, panel), indent=1))
                 sys.stderr.write(f"{path.name}\n")
             found.append(json.loads(path.read_text()))
-        lines.append(f"| {' | '.join(row(name, found))} |")
-    sys.stdout.write("\n".join(lines) + "\n")
+        lines.append(row(name, found))
+    sys.stdout.write("\n".join([f"{given.pairs} scenes.", "", *markdown(head, lines)]) + "\n")
 
 
 if __name__ == "__main__":
