@@ -65,19 +65,20 @@ bench: setup  ## Speed and memory beside diffusers' community Imagic pipeline: m
 # DEVICE=cuda trains in minutes what takes two cores many hours.
 SKETCHBOOK := runs/sketchbook
 DEVICE ?= cpu
-sketchbook: setup  ## Train the bundled model anew (resumable), measure it, and put it into the package
-	for lesson in vae clip decoder judge unet; do \
+# $(1): the lessons, in their order; $(2): what the last of them exports.
+define trained
+	for lesson in $(1); do \
 		$(BIN)/python -m imagic_cli.sketchbook.train $$lesson --out $(SKETCHBOOK) --device $(DEVICE) || exit 1; done
-	rm -rf imagic_cli/sketchbook/model
-	cp -r $(SKETCHBOOK)/model imagic_cli/sketchbook/model
-	$(BIN)/python -m imagic_cli.sketchbook.measure imagic_cli/sketchbook/model
+	rm -rf imagic_cli/sketchbook/$(2)
+	cp -r $(SKETCHBOOK)/$(2) imagic_cli/sketchbook/$(2)
+	$(BIN)/python -m imagic_cli.sketchbook.measure imagic_cli/sketchbook/$(2)
+endef
+
+sketchbook: setup  ## Train the bundled model anew (resumable), measure it, and put it into the package
+	$(call trained,vae clip decoder judge unet,model)
 
 cascade: setup  ## Train the small cascade anew (resumable), measure it, and put it into the package
-	for lesson in cascade-text cascade-base cascade-sr; do \
-		$(BIN)/python -m imagic_cli.sketchbook.train $$lesson --out $(SKETCHBOOK) --device $(DEVICE) || exit 1; done
-	rm -rf imagic_cli/sketchbook/cascade
-	cp -r $(SKETCHBOOK)/cascade imagic_cli/sketchbook/cascade
-	$(BIN)/python -m imagic_cli.sketchbook.measure imagic_cli/sketchbook/cascade
+	$(call trained,cascade-text cascade-base cascade-sr,cascade)
 
 clean:  ## Remove .venv and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
