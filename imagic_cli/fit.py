@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from imagic_cli.errors import NumberError
 from imagic_cli.noise import Stream
 from imagic_cli.updates import Updates
 
 Objective = Callable[[torch.Generator], Tensor]
-"""One step's loss, a scalar with a graph, from that step's random numbers."""
+"""One step's loss, a scalar, from that step's random numbers."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +42,4 @@ def fit(updates: Updates, objective: Objective, steps: int, stream: Stream, star
         NumberError: a loss or gradient is not finite; the update that it would have spoiled is not made.
     """
     for index in range(start + 1, steps + 1):
-        loss = objective(stream.at(index))
-        value = loss.item()
-        if not math.isfinite(value):
-            raise NumberError(f"the loss became {value} at step {index}")
-        updates.make(loss, index)
-        yield Step(index, value)
+        yield Step(index, updates.make(objective(stream.at(index)), index))

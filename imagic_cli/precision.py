@@ -14,6 +14,7 @@ from torch.amp.grad_scaler import GradScaler
 from imagic_cli.errors import MemoryShortError, UsageError
 
 _SMALL = 100_000_000
+_NEVER = 2**31 - 1
 _SHORT = ("allocate memory", "out of memory")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -70,11 +71,16 @@ class Precision:
         """Where the denoiser runs; does nothing in fp32."""
         if self.name == "fp32":
             return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)
+        # A graph must not hold a copy of a weight that was made before it: no step would renew that.
+        return torch.autocast(self.device.type, dtype=self.dtype, cache_enabled=self.device.type != "cuda")
 
     def scaler(self) -> GradScaler | None:
         """A loss scaler where gradients underflow."""
         return GradScaler(self.device.type) if self.name == "fp16" else None
+
+    def graph_scaler(self) -> GradScaler:
+        """A scaler that stays at 1, which changes no number: it finds what is not finite without a wait for the GPU."""
+        return GradScaler(self.device.type, init_scale=1.0, growth_interval=_NEVER)
 
 
 def release(device: torch.device) -> None:

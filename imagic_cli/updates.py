@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
@@ -25,7 +26,7 @@ class Updates:
     Args:
         leaves: what is trained, in the order of the forward pass.
         make: an optimizer over some of them.
-        scaler: scales the loss where gradients would underflow (fp16).
+        scaler: scales the loss where gradients would underflow (fp16), or where it is graphed.
     """
 
     def __init__(
@@ -47,22 +48,25 @@ class Updates:
             for leaf, optimizer in self._of.items():
                 leaf.register_post_accumulate_grad_hook(partial(self._arrived, optimizer))
 
-    def make(self, loss: Tensor, index: int) -> None:
-        """Differentiate `loss` and update every leaf; `index` names the step in an error.
+    def make(self, loss: Tensor, index: int) -> float:
+        """Differentiate `loss`, update every leaf and return the loss; `index` names the step in an error.
+
+        A graphed loss is differentiated already.
 
         Raises:
-            NumberError: a gradient is not finite. No leaf has changed, unless `torn`.
+            NumberError: the loss or a gradient is not finite. No leaf has changed, unless `torn`.
         """
         self._index, self.torn = index, False
         if self.scaler is not None:
-            _scaled_update(self.optimizers[0], self.scaler, loss, index)
-            return
+            return _scaled_update(self.optimizers[0], self.scaler, loss, index)
+        value = _finite_value(loss, index)
         loss.backward()
         for optimizer in self.optimizers:
             # Some of its leaves had no part in the loss.
             if self._missing[optimizer] < len(_leaves(optimizer)):
                 self._update(optimizer)
         self.torn = False
+        return value
 
     def state(self, leaf: Tensor) -> dict[str, Tensor | float]:
         """Adam's moments and count of steps for a leaf; empty before the first update."""
@@ -126,14 +130,27 @@ def _finite(gradients: Sequence[Tensor]) -> bool:
     return bool(torch.stack([row.dot(row) for row in rows]).isfinite().all())
 
 
-def _scaled_update(optimizer: torch.optim.Optimizer, scaler: GradScaler, loss: Tensor, index: int) -> None:
+def _finite_value(loss: Tensor, index: int) -> float:
+    value = loss.item()
+    if not math.isfinite(value):
+        raise NumberError(f"the loss became {value} at step {index}")
+    return value
+
+
+def _scaled_update(optimizer: torch.optim.Optimizer, scaler: GradScaler, loss: Tensor, index: int) -> float:
+    if loss.requires_grad:
+        _finite_value(loss, index)
+        scaler.scale(loss).backward()
     # An overflow at a high scale is expected: the scaler skips that update and halves. Below 1 it is no overflow.
-    before = scaler.state_dict()
-    scaler.scale(loss).backward()
     scaler.step(optimizer)
     scaler.update()
     optimizer.zero_grad(set_to_none=True)
-    if scaler.get_scale() < 1:
+    # Read where all is launched: until here a GPU has been given work without a wait.
+    refused = scaler.get_scale() < 1
+    if refused:
         # Else a resumed run would fail at its first step, whatever its gradient.
-        scaler.load_state_dict(before)
+        scaler.update(1.0)
+    value = _finite_value(loss, index)
+    if refused:
         raise NumberError(f"a gradient stopped being finite at step {index}")
+    return value

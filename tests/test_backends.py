@@ -17,7 +17,7 @@ from imagic_cli.backends.source import find
 from imagic_cli.config import FinetuneSettings, ModelSource, SamplingSettings
 from imagic_cli.noise import Stream
 from imagic_cli.precision import Precision
-from imagic_cli.stages.objective import denoising_loss
+from imagic_cli.stages.objective import denoising_loss, draw
 from imagic_cli.tuning import initialise, leaves
 
 CPU = torch.device("cpu")
@@ -102,7 +102,7 @@ def test_the_loss_reaches_every_leaf(place: tuple[Backend, str], batch: int) -> 
     level = backend.level(FP32, True, name)
     e = backend.encode(["a dog"], CPU)[0].embedding.leaves()
     clean = backend.codec(CPU, name).encode(torch.rand(1, 3, 32, 32))
-    loss = denoising_loss(level, clean, e, batch, Stream(0, "train").at(1), FP32)
+    loss = denoising_loss(level, clean, e, draw(level, clean, batch, Stream(0, "train").at(1)), FP32)
     loss.backward()
     assert loss.shape == ()
     leaves = {**e.tensors(), **dict(level.module.named_parameters())}
@@ -113,10 +113,10 @@ def test_a_lora_begins_as_no_change_and_is_all_that_takes_gradients(backend: Bac
     level = backend.level(FP32, trainable=False)
     e = backend.encode(["a dog"], CPU)[0].embedding
     clean = backend.codec(CPU).encode(torch.rand(1, 3, 32, 32))
-    plain = denoising_loss(level, clean, e, 1, Stream(0, "train").at(1), FP32)
+    plain = denoising_loss(level, clean, e, draw(level, clean, 1, Stream(0, "train").at(1)), FP32)
     found = leaves(level.module, FinetuneSettings(method="lora", rank=2))
     initialise(found, Stream(0, "lora").at(0))
-    loss = denoising_loss(level, clean, e, 1, Stream(0, "train").at(1), FP32)
+    loss = denoising_loss(level, clean, e, draw(level, clean, 1, Stream(0, "train").at(1)), FP32)
     assert loss.item() == plain.item()
     loss.backward()
     assert {id(leaf) for leaf in found.values()} == {
@@ -133,7 +133,8 @@ def test_a_step_draws_the_same_again_and_another_step_does_not(place: tuple[Back
     e = backend.encode(["a dog"], CPU)[0].embedding
     clean = backend.codec(CPU, name).encode(torch.rand(1, 3, 32, 32))
     first, again, other = (
-        denoising_loss(level, clean, e, 2, Stream(0, "train", level=name).at(step), FP32) for step in (1, 1, 2)
+        denoising_loss(level, clean, e, draw(level, clean, 2, Stream(0, "train", level=name).at(step)), FP32)
+        for step in (1, 1, 2)
     )
     assert first == again != other
 

@@ -17,7 +17,7 @@ from imagic_cli.backends.source import find
 from imagic_cli.config import ModelSource
 from imagic_cli.noise import Stream
 from imagic_cli.precision import Precision, pick_device, pick_dtype
-from imagic_cli.stages.objective import denoising_loss
+from imagic_cli.stages.objective import denoising_loss, draw
 
 CPU = torch.device("cpu")
 TEXT = "a bird spreading wings"
@@ -46,7 +46,8 @@ def test_autocast_reaches_the_network(models: Path, dtype: str, trainable: bool)
     seen = []
     level.module.mid_block.register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
     e = backend.encode([TEXT], CPU)[0].embedding.leaves()
-    loss = denoising_loss(level, torch.zeros(1, 4, 4, 4), e, 1, Stream(0, "train").at(1), precision)
+    clean = torch.zeros(1, 4, 4, 4)
+    loss = denoising_loss(level, clean, e, draw(level, clean, 1, Stream(0, "train").at(1)), precision)
     assert seen == [precision.dtype]
     assert loss.dtype == torch.float32
     assert {parameter.dtype for parameter in level.module.parameters()} == {

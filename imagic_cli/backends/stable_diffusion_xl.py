@@ -38,8 +38,11 @@ class StableDiffusionXL(LatentBackend):
         """Pooled embedding, and time ids that say: this size, uncropped."""
         assert embedding.pooled is not None
         height, width = (side * self.factor for side in x_t.shape[-2:])
-        time_ids = torch.tensor([[height, width, 0, 0, height, width]], dtype=x_t.dtype, device=x_t.device)
-        return {"text_embeds": embedding.pooled, "time_ids": time_ids.expand(len(x_t), -1)}
+        # Made where it is used: a graph of the step cannot hold a copy from the CPU.
+        time_ids = torch.cat(
+            [x_t.new_full((len(x_t), 1), side) for side in (height, width, 0, 0, height, width)], dim=1
+        )
+        return {"text_embeds": embedding.pooled, "time_ids": time_ids}
 
     def blank_pooled(self) -> Tensor:
         """(1, p)."""

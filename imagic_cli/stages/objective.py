@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from imagic_cli.backends.base import Backend, Level
+from imagic_cli.backends.base import Backend, Guide, Level
 from imagic_cli.embedding import Embedding
 from imagic_cli.image import to_tensor
 from imagic_cli.names import BASE
@@ -25,28 +27,50 @@ def encode_image(backend: Backend, image: Image.Image, device: torch.device, lev
     return clean
 
 
-def denoising_loss(
-    level: Level, clean: Tensor, embedding: Embedding, batch: int, generator: torch.Generator, precision: Precision
-) -> Tensor:
-    """L(x, e, theta) = || eps - f_theta(x_t, t, e) ||^2 averaged over elements, for one draw of t and eps (eq. 2).
+@dataclass(frozen=True)
+class Drawn:
+    """What one step draws.
+
+    Attributes:
+        noise: eps, (B, C, h, w).
+        timestep: t, (B,).
+        guide: what the level is given beside x_t.
+    """
+
+    noise: Tensor
+    timestep: Tensor
+    guide: Guide | None
+
+    def tensors(self) -> list[Tensor]:
+        """All of it, in a fixed order."""
+        guide = [] if self.guide is None else [self.guide.picture, self.guide.noise_level]
+        return [self.noise, self.timestep, *guide]
+
+
+def draw(level: Level, clean: Tensor, batch: int, generator: torch.Generator) -> Drawn:
+    """Draw t, eps and what the level needs beside them for `batch` noised copies of x, (1, C, h, w)."""
+    noise, timestep = level.schedule.draw(clean, batch, generator)
+    return Drawn(noise, timestep, level.guide(clean, batch, generator))
+
+
+def denoising_loss(level: Level, clean: Tensor, embedding: Embedding, drawn: Drawn, precision: Precision) -> Tensor:
+    """L(x, e, theta) = || eps - f_theta(x_t, t, e) ||^2 averaged over elements and draws of t and eps (eq. 2).
 
     Args:
         level: the denoiser.
         clean: x, (1, C, h, w).
         embedding: e, of one text.
-        batch: draws to average over.
-        generator: where they come from.
+        drawn: t and eps.
         precision: what the denoiser computes in; the loss is taken in fp32 at least.
 
     Returns:
         A scalar.
     """
-    noise, timestep = level.schedule.draw(clean, batch, generator)
-    guide = level.guide(clean, batch, generator)
-    repeated = clean.expand(batch, *clean.shape[1:])
+    noise, timestep = drawn.noise, drawn.timestep
+    repeated = clean.expand_as(noise)
     x_t = level.schedule.corrupt(repeated, noise, timestep)
     with precision.autocast():
-        prediction = level.predict(x_t, timestep, embedding.expand(batch), guide)
+        prediction = level.predict(x_t, timestep, embedding.expand(len(noise)), drawn.guide)
     target = level.schedule.target(repeated, noise, timestep)
     wide = torch.promote_types(target.dtype, torch.float32)
     return mse_loss(prediction.to(wide), target.to(wide))

@@ -20,14 +20,15 @@ from imagic_cli.config import How, TrainSettings
 from imagic_cli.embedding import Embedding
 from imagic_cli.errors import ArtifactError, NumberError, UsageError
 from imagic_cli.events import Listener, Note, Probed, Saved, Started, Stepped
-from imagic_cli.fit import Step, fit
+from imagic_cli.fit import Objective, Step, fit
 from imagic_cli.freshness import check_progress
+from imagic_cli.graph import Graphed, is_graphed
 from imagic_cli.names import part, typed
 from imagic_cli.noise import Stream
 from imagic_cli.precision import Precision, environment
 from imagic_cli.run import Run
 from imagic_cli.signals import deferred
-from imagic_cli.stages.objective import denoising_loss, probe_loss
+from imagic_cli.stages.objective import Drawn, denoising_loss, draw, probe_loss
 from imagic_cli.stamps import Stamp
 from imagic_cli.updates import Updates
 
@@ -73,7 +74,11 @@ class Training:
         if self.how.gradient_checkpointing:
             self.level.module.enable_gradient_checkpointing()
         self.scaler = self.precision.scaler()
-        self.updates = Updates(list(self.leaves.values()), partial(_optimizer, self.settings), self.scaler)
+        graphed = is_graphed(self.precision.device, self.settings, self.how)
+        self._graph_scaler = (self.scaler or self.precision.graph_scaler()) if graphed else None
+        # A graph cannot hold updates within its backward pass; with a scaler there is one, after it.
+        scaler = self._graph_scaler or self.scaler
+        self.updates = Updates(list(self.leaves.values()), partial(_optimizer, self.settings), scaler)
         self.losses: list[float] = []
         self.probes: list[tuple[int, float]] = []
 
@@ -107,7 +112,7 @@ class Training:
             if not self.losses and not self.probes:
                 self._measure(0, log.write)
             stream = Stream(self.settings.seed, "train", stage, self.level.name)
-            made = fit(self.updates, self._objective, steps, stream, len(self.losses))
+            made = fit(self.updates, self._objective(), steps, stream, len(self.losses))
             for step in self._keep_good(made):
                 self.losses.append(step.loss)
                 log.write(_line(step=step.index, loss=step.loss))
@@ -127,9 +132,16 @@ class Training:
         """Forget the progress, once the artifact is on the disk."""
         files.remove(self.path)
 
-    def _objective(self, generator: torch.Generator) -> Tensor:
-        batch = self.settings.batch
-        return denoising_loss(self.level, self.clean, self.embedding, batch, generator, self.precision)
+    def _objective(self) -> Objective:
+        def drawn(generator: torch.Generator) -> Drawn:
+            return draw(self.level, self.clean, self.settings.batch, generator)
+
+        def loss(drawn: Drawn) -> Tensor:
+            return denoising_loss(self.level, self.clean, self.embedding, drawn, self.precision)
+
+        if self._graph_scaler is not None:
+            return Graphed(drawn, loss, list(self.leaves.values()), self._graph_scaler)
+        return lambda generator: loss(drawn(generator))
 
     def _keep_good(self, made: Iterator[Step]) -> Iterator[Step]:
         try:

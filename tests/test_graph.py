@@ -1,0 +1,163 @@
+"""A graphed step is the eager one: what it is made of on any machine, the graph itself on a CUDA device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from drive import done, imagic
+from torch import Tensor
+from torch.amp.grad_scaler import GradScaler
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from imagic_cli import backends
+from imagic_cli.backends.source import find
+from imagic_cli.config import How, ModelSource, TrainSettings
+from imagic_cli.errors import NumberError
+from imagic_cli.fit import fit
+from imagic_cli.graph import Graphed, is_graphed
+from imagic_cli.noise import Stream
+from imagic_cli.precision import Precision
+from imagic_cli.stages import training
+from imagic_cli.stages.objective import Drawn, denoising_loss, draw
+from imagic_cli.updates import Updates
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+FP32 = Precision("fp32", CPU)
+SETTINGS = TrainSettings(steps=1, learning_rate=1e-3)
+
+
+class Ungraphed(Graphed[Drawn]):
+    """The same pass, run instead of captured and replayed."""
+
+    def __call__(self, generator: torch.Generator) -> Tensor:
+        self.drawn = self.draw(generator)
+        self._forget()
+        return self._pass()
+
+
+def test_a_step_is_graphed_on_cuda_where_no_memory_is_to_be_saved() -> None:
+    assert is_graphed(CUDA, SETTINGS, How())
+    assert not is_graphed(CPU, SETTINGS, How())
+    assert not is_graphed(torch.device("mps"), SETTINGS, How())
+    assert not is_graphed(CUDA, SETTINGS, How(gradient_checkpointing=True))
+    assert not is_graphed(CUDA, SETTINGS.model_copy(update={"optimizer": "adam8bit"}), How())
+
+
+@pytest.mark.parametrize(("family", "name"), [("sd", "base"), ("sdxl", "base"), ("cascade", "sr16-32")])
+def test_a_draw_can_be_copied_into_the_place_of_another(models: Path, family: str, name: str) -> None:
+    backend = backends.load(find(ModelSource(source=str(models / family))))
+    level = backend.level(FP32, False, name)
+    e = backend.encode(["a dog"], CPU)[0].embedding
+    clean = backend.codec(CPU, name).encode(torch.rand(1, 3, 32, 32))
+    place, other = (draw(level, clean, 2, Stream(0, "train").at(step)) for step in (1, 2))
+    before, wanted = (denoising_loss(level, clean, e, drawn, FP32) for drawn in (place, other))
+    for old, new in zip(place.tensors(), other.tensors(), strict=True):
+        old.copy_(new)
+    assert before != wanted == denoising_loss(level, clean, e, place, FP32)
+
+
+@pytest.mark.parametrize("scaler", [FP32.graph_scaler(), GradScaler("cpu")])
+def test_a_loss_that_is_differentiated_already_makes_the_same_updates(models: Path, scaler: GradScaler) -> None:
+    backend = backends.load(find(ModelSource(source=str(models / "sd"))))
+    target = backend.encode(["a dog"], CPU)[0].embedding
+    level, clean = backend.level(FP32, False), torch.rand(1, 4, 4, 4)
+    found = []
+    for graphed in (False, True):
+        e = target.leaves()
+        leaves = list(e.tensors().values())
+        drawn = partial(draw, level, clean, 1)
+
+        def loss(drawn: Drawn, e: object = e) -> Tensor:
+            return denoising_loss(level, clean, e, drawn, FP32)
+
+        def eager(generator: torch.Generator, loss: object = loss, drawn: object = drawn) -> Tensor:
+            return loss(drawn(generator))
+
+        objective = Ungraphed(drawn, loss, leaves, scaler) if graphed else eager
+        updates = Updates(leaves, partial(torch.optim.Adam, lr=1e-2, fused=True), scaler if graphed else None)
+        steps = list(fit(updates, objective, 5, Stream(0, "train")))
+        found.append((steps, e.tokens.detach().clone()))
+    assert found[0][0] == found[1][0]
+    assert torch.equal(found[0][1], found[1][1])
+
+
+@pytest.mark.parametrize("scale", [1.0, 65536.0])
+def test_a_loss_that_is_not_finite_updates_nothing(scale: float) -> None:
+    # Of the two leaves one does not meet what overflows.
+    leaves = [torch.full((2,), 3.0, requires_grad=True), torch.full((2,), 1e30, requires_grad=True)]
+    scaler = GradScaler("cpu", init_scale=scale)
+
+    def loss(_drawn: Drawn) -> Tensor:
+        return leaves[0].sum() + (leaves[1] ** 2).sum()
+
+    graphed = Ungraphed(lambda _generator: Drawn(torch.zeros(1), torch.zeros(1), None), loss, leaves, scaler)
+    updates = Updates(leaves, partial(torch.optim.Adam, lr=0.1, fused=True), scaler)
+    with pytest.raises(NumberError, match="the loss became inf at step 1"):
+        list(fit(updates, graphed, 3, Stream(0, "train")))
+    assert [leaf.tolist() for leaf in leaves] == [[3.0] * 2, [torch.tensor(1e30).item()] * 2]
+    assert not any(updates.state(leaf)["exp_avg"].any() for leaf in leaves)
+    assert not updates.torn
+    assert scaler.get_scale() == max(1.0, scale / 2)
+
+
+@pytest.fixture
+def repeatable() -> Iterator[None]:
+    """Kernels that give the same bits twice."""
+    with sdpa_kernel(SDPBackend.MATH), torch.backends.cudnn.flags(enabled=True, deterministic=True):
+        yield
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.usefixtures("repeatable")
+@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
+@pytest.mark.parametrize(
+    ("family", "method"), [("sd", "full"), ("sd", "lora"), ("sdv", "kv"), ("sdxl", "full"), ("cascade", "full")]
+)
+def test_a_graph_changes_no_bit(
+    photo: Path, models: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, family: str, method: str
+) -> None:
+    captured: list[Graphed[Drawn]] = []
+    capture = Graphed._capture
+
+    def counted(graphed: Graphed[Drawn], drawn: Drawn) -> torch.cuda.CUDAGraph:
+        captured.append(graphed)
+        return capture(graphed, drawn)
+
+    monkeypatch.setattr(Graphed, "_capture", counted)
+    flags = ["--steps", 8, "--dtype", dtype, "--device", "cuda", "--probe-every", 4]
+    for run in ("graphed", "eager"):
+        if run == "eager":
+            monkeypatch.setattr(training, "is_graphed", lambda *_: False)
+        done("optimize", photo, "a bird", "--model", models / family, "--run", run, *flags)
+        done("finetune", "--run", run, *flags, "--method", method, "--lr", "1e-3", "--delta-dtype", "fp32")
+    assert len(captured) == (3 if family == "cascade" else 2)
+    made = sorted(path.relative_to("graphed") for path in Path("graphed").rglob("*.safetensors"))
+    made += sorted(path.relative_to("graphed") for path in Path("graphed").rglob("logs/*"))
+    assert len(made) == 2 * len(captured)
+    for path in made:
+        assert Path("graphed", path).read_bytes() == Path("eager", path).read_bytes(), path
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.usefixtures("repeatable")
+def test_a_resumed_graph_goes_on_as_an_undisturbed_one(
+    photo: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = ["--model", models / "sd", "--steps", 6, "--dtype", "fp16", "--device", "cuda", "--checkpoint-every", 3]
+    done("optimize", photo, "a bird", "--run", "whole", *flags)
+
+    def stopping(*arguments: object) -> Iterator[object]:
+        for step in fit(*arguments):
+            yield step
+            if step.index == 4:
+                raise RuntimeError("stopped")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "fit", stopping)
+        assert imagic("optimize", photo, "a bird", "--run", "resumed", *flags).code == 1
+    done("optimize", photo, "a bird", "--run", "resumed", *flags)
+    assert Path("whole/embeddings.safetensors").read_bytes() == Path("resumed/embeddings.safetensors").read_bytes()
