@@ -28,15 +28,6 @@ def build(folder: Path) -> None:
     """Stable Diffusion 1.x from its published shapes; the tokenizer alone is a toy."""
     torch.manual_seed(0)
     words = toys.tokenizer(folder / "tokenizer")
-    unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
-    vae = AutoencoderKL(
-        block_out_channels=(128, 256, 512, 512),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=2,
-        latent_channels=4,
-        sample_size=512,
-    )
     text = CLIPTextConfig(
         vocab_size=49408,
         hidden_size=768,
@@ -47,12 +38,24 @@ def build(folder: Path) -> None:
         projection_dim=768,
         eos_token_id=len(words) - 1,
     )
+    # So many numbers take a processor long to draw.
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
+        vae = AutoencoderKL(
+            block_out_channels=(128, 256, 512, 512),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            layers_per_block=2,
+            latent_channels=4,
+            sample_size=512,
+        )
+        encoder = CLIPTextModel(text)
     scheduler = PNDMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1
     )
     pipeline = StableDiffusionPipeline(
         vae=vae.half(),
-        text_encoder=CLIPTextModel(text).half(),
+        text_encoder=encoder.half(),
         tokenizer=words,
         unet=unet.half(),
         scheduler=scheduler,
