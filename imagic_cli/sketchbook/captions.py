@@ -53,7 +53,8 @@ def _article(words: str) -> str:
 def caption(scene: Described, variant: int | None = None) -> str:
     """Plain English for `scene`: None is the full plain sentence, a number one of many ways to say it.
 
-    A variant may leave out the colour, the setting, or the subject's first pose, never another pose.
+    A variant may leave out the pose, the colour and the setting, each by itself: a text that is silent about one of
+    them is no text about its commonest value, and an edit may be asked for in few words.
     """
     kind = KINDS[scene.subject]
     poses, places, styles = kind.poses[scene.pose], SETTINGS[scene.setting], STYLES[scene.style]
@@ -61,10 +62,9 @@ def caption(scene: Described, variant: int | None = None) -> str:
         core = f"{_phrase(scene.subject, poses[0], _sayable(scene))} {places[0]}"
         return core if scene.style == "plain" else f"{styles[0]} {core}"
     rng = Random(f"caption {variant}")
-    usual = scene.pose == next(iter(kind.poses))
-    pose = "" if usual and rng.random() < 0.4 else rng.choice(poses)
-    colour = "" if rng.random() < 0.2 else _sayable(scene)
-    place = "" if rng.random() < 0.2 else rng.choice(places)
+    pose = "" if rng.random() < 0.3 else rng.choice(poses)
+    colour = "" if rng.random() < 0.3 else _sayable(scene)
+    place = "" if rng.random() < 0.3 else rng.choice(places)
     core = _phrase(scene.subject, pose, colour)
     sentence = f"{place}, {core}" if place and rng.random() < 0.15 else f"{core} {place}".strip()
     said = rng.choice(styles)

@@ -17,7 +17,7 @@ BRIGHT = ("red", "blue", "yellow", "green")
 class Kind:
     """One subject: its poses (or states) and colours (or flavours) as {name: ways to say it}, and where it lives.
 
-    The first way to say it is the one edits use; the first pose is the one a caption may leave out.
+    The first way to say it is the one edits use; the first pose is the one of a scene whose description names none.
     """
 
     nouns: tuple[str, ...]
