@@ -62,20 +62,21 @@ delta: setup  ## How far images differ when the fine-tuned change is stored in f
 bench: setup  ## Speed and memory beside diffusers' community Imagic pipeline: make bench PEER=FILE MODEL=FOLDER
 	$(BIN)/python tests/bench/speed.py --peer $(PEER) --model $(MODEL)
 
-# DEVICE=cuda trains in minutes what takes two cores many hours.
+# DEVICE=cuda THREADS=8 trains in minutes what takes two cores days; so many processes draw.
 SKETCHBOOK := runs/sketchbook
 DEVICE ?= cpu
+THREADS ?= 1
 # $(1): the lessons, in their order; $(2): what the last of them exports.
 define trained
 	for lesson in $(1); do \
-		$(BIN)/python -m imagic_cli.sketchbook.train $$lesson --out $(SKETCHBOOK) --device $(DEVICE) || exit 1; done
+		$(BIN)/python -m imagic_cli.sketchbook.train $$lesson --out $(SKETCHBOOK) --device $(DEVICE) --threads $(THREADS) || exit 1; done
 	rm -rf imagic_cli/sketchbook/$(2)
 	cp -r $(SKETCHBOOK)/$(2) imagic_cli/sketchbook/$(2)
 	$(BIN)/python -m imagic_cli.sketchbook.measure imagic_cli/sketchbook/$(2)
 endef
 
 sketchbook: setup  ## Train the bundled model anew (resumable), measure it, and put it into the package
-	$(call trained,vae clip decoder judge unet,model)
+	$(call trained,vae clip judge unet,model)
 
 cascade: setup  ## Train the small cascade anew (resumable), measure it, and put it into the package
 	$(call trained,cascade-text cascade-base cascade-sr,cascade)

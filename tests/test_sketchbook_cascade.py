@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from imagic_cli.sketchbook.captions import known_words
 from imagic_cli.sketchbook.corpus import Corpus
 from imagic_cli.sketchbook.export_cascade import trained_text_encoder
 from imagic_cli.sketchbook.judge import CLASSES, Judge
-from imagic_cli.sketchbook.loop import Lesson, Memory, Pace, advance
+from imagic_cli.sketchbook.loop import Lesson, Memory, Pace, advance, batches
 from imagic_cli.sketchbook.networks import Sizes
 from imagic_cli.sketchbook.scenes import drawn, sample
 
@@ -63,9 +64,9 @@ def photo(tmp_path: Path) -> Path:
 def test_a_resumed_lesson_equals_one_that_was_never_stopped(
     name: str, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stopped(lesson: Lesson, out: Path, pace: Pace) -> None:
+    def stopped(lesson: Lesson[Any], out: Path, pace: Pace, workers: int) -> None:
         memory = Memory.fresh(lesson.network, pace)
-        advance(lesson, memory, pace)
+        advance(lesson, memory, pace, next(iter(batches(lesson, pace))))
         memory.save(out / f"{lesson.name}.safetensors")
 
     for other in LESSONS:
@@ -108,7 +109,7 @@ def test_captions_are_read_as_the_pipeline_reads_them(trained: Path) -> None:
     said = " A red bird perched on grass, at night"
     with torch.no_grad():
         tokens, null = pipeline.encode_prompt(said, device="cpu")
-        ours = cascade_networks.read(text_encoder, tokenizer, [said, ""])
+        ours = cascade_networks.read(text_encoder, cascade_networks.tokenized(tokenizer, [said, ""]))
     # The exported weights are in half precision.
     torch.testing.assert_close(ours, torch.cat([tokens, null]), atol=0.02, rtol=0.02)
 

@@ -5,6 +5,7 @@ The base draws 32 x 32 pixels, super-resolution makes 128 x 128 of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,9 +64,14 @@ def text_encoder(sizes: Sizes, words: int) -> T5EncoderModel:
     )
 
 
-def read(encoder: T5EncoderModel, tokenizer: T5Tokenizer, captions: list[str]) -> torch.Tensor:
-    """Captions as IF's pipeline hands them to its UNets: (B, WINDOW, width), what stands for padding included."""
-    ids = token_ids(tokenizer, [caption.lower().strip() for caption in captions]).to(encoder.device)
+def tokenized(tokenizer: T5Tokenizer, captions: Sequence[str]) -> torch.Tensor:
+    """Captions as IF's pipeline hands them to its text encoder: ids (B, WINDOW)."""
+    return token_ids(tokenizer, [caption.lower().strip() for caption in captions])
+
+
+def read(encoder: T5EncoderModel, ids: torch.Tensor) -> torch.Tensor:
+    """Texts as IF's pipeline hands them to its UNets: (B, WINDOW, width), what stands for padding included."""
+    ids = ids.to(encoder.device)
     hidden: torch.Tensor = encoder(ids, attention_mask=ids.ne(PAD).long()).last_hidden_state
     return hidden
 

@@ -32,6 +32,11 @@ class Corpus:
         """How many scenes of a split there are: none of "test", from which nothing may learn."""
         return {"train": self.train, "judge": self.train, "heldout": self.heldout}.get(split, 0)
 
+    @property
+    def ahead(self) -> int:
+        """How many processes draw batches ahead of the steps: none beside a single worker, which trains."""
+        return self.workers if self.workers > 1 else 0
+
     def pictures(self, split: Split) -> Pictures:
         """All scenes of a split: uint8 (count, 128, 128, 3), memory-mapped, drawn first if they are missing.
 
@@ -63,4 +68,14 @@ class Corpus:
 
 def tensor(pixels: Sequence[Pictures], device: torch.device | str = "cpu") -> torch.Tensor:
     """A batch of uint8 (H, W, 3) as float32 (B, 3, H, W) in [-1, 1], channels last in memory."""
-    return torch.from_numpy(np.stack(pixels)).to(device).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+    return floats(stacked(pixels), device)
+
+
+def stacked(pixels: Sequence[Pictures]) -> torch.Tensor:
+    """A batch of uint8 (H, W, 3) as uint8 (B, H, W, 3): a quarter of what `floats` makes of it elsewhere."""
+    return torch.from_numpy(np.stack(pixels))
+
+
+def floats(pixels: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """What `stacked` gave as float32 (B, 3, H, W) in [-1, 1] on a device, channels last in memory."""
+    return pixels.to(device).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)

@@ -23,22 +23,16 @@ from imagic_cli.sketchbook.scenes import SIZE, drawn
 
 # How many training scenes the scaling factor is computed from.
 SCALE_SCENES = 96
-LESSONS = ("vae", "decoder", "clip", "judge", "unet")
+LESSONS = ("vae", "clip", "judge", "unet")
 
 
 def trained_vae(out: Path, sizes: Sizes) -> tuple[AutoencoderKL, int]:
-    """The averaged autoencoder of `out`, with the decoder that was trained further if there is one, and its step.
+    """The averaged autoencoder of `out`, with its scaling factor in its config, and its step.
 
-    Its scaling factor is in its config. Raises FileNotFoundError, and ValueError for a decoder of another encoder.
+    Raises FileNotFoundError.
     """
     vae = networks.vae(sizes).eval().requires_grad_(False)
     step = int(load_average(vae, out / "vae.safetensors")["step"])
-    further = out / "decoder.safetensors"
-    if further.exists():
-        before = {name: value.clone() for name, value in vae.encoder.state_dict().items()}
-        load_average(vae, further)
-        if any(not torch.equal(value, before[name]) for name, value in vae.encoder.state_dict().items()):
-            raise ValueError(f"{further} was trained for another encoder: remove it and train the decoder anew")
     vae.register_to_config(scaling_factor=latent_scale(vae))
     return vae, step
 
@@ -143,5 +137,5 @@ a download or an account.
 |---|---|---|---|
 {rows}
 
-Made by `python -m imagic_cli.sketchbook.train vae|clip|decoder|judge|unet --out DIR`.
+Made by `python -m imagic_cli.sketchbook.train vae|clip|judge|unet --out DIR`.
 """

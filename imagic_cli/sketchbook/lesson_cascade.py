@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +19,9 @@ from imagic_cli.backends.base import Guide, Level
 from imagic_cli.backends.pixels import LowResolution, enlarged, pixel_level, reduced, schedule
 from imagic_cli.backends.schedulers import pixel_sampler
 from imagic_cli.embedding import Embedding
-from imagic_cli.sketchbook.cascade_networks import FACTOR, read
+from imagic_cli.sketchbook.cascade_networks import FACTOR, read, tokenized
 from imagic_cli.sketchbook.corpus import Pictures, tensor
-from imagic_cli.sketchbook.denoising import SHOWN, heldout_loss, noised, sampled, worded
+from imagic_cli.sketchbook.denoising import SHOWN, Task, heldout_loss, noised, sampled, worded
 from imagic_cli.sketchbook.grid import grid
 from imagic_cli.sketchbook.loop import generator
 from imagic_cli.sketchbook.scenes import SIZE, sample
@@ -31,6 +32,14 @@ ENLARGED = 8
 # A pixel model that predicts velocity tells the whole picture's colours in the first step, from noise alone: pushed as
 # far as latents are, they leave what the thresholding keeps, and night becomes day. Super-resolution needs no push.
 BASE_GUIDANCE, GUIDANCE = 1.5, 1.0
+
+
+class Told(NamedTuple):
+    """Noisy pictures, the ids (B, tokens) of what they are told to show, and what super-resolution is given beside."""
+
+    task: Task
+    ids: torch.Tensor
+    guide: Guide | None = None
 
 
 @dataclass(kw_only=True)
@@ -54,27 +63,36 @@ class _PixelLesson(ABC):
         """Of the checkpoint, the log and the grid."""
 
     @abstractmethod
-    def _error(
-        self, network: nn.Module, pixels: Sequence[Pictures], captions: list[str], rng: torch.Generator
-    ) -> torch.Tensor:
-        """The mean square error of the velocity, over timesteps spread evenly within the batch."""
+    def _told(self, pixels: Sequence[Pictures], captions: Sequence[str], rng: torch.Generator) -> Told:
+        """Noise on pictures, at timesteps spread evenly within the batch."""
 
-    def loss(self, rng: torch.Generator) -> torch.Tensor:
-        """The mean square error of the velocity, over timesteps spread evenly within the batch."""
+    def draw(self, rng: torch.Generator) -> Told:
+        """Scenes in one wording each, at timesteps spread evenly within the batch."""
         chosen = torch.randint(len(self.pictures), (self.batch,), generator=rng).tolist()
-        return self._error(self.network, [self.pictures[i] for i in chosen], worded(chosen, rng), rng)
+        return self._told([self.pictures[i] for i in chosen], worded(chosen, rng), rng)
+
+    def loss(self, drawn: Told) -> torch.Tensor:
+        """The mean square error of the velocity."""
+        return self._error(self.network, drawn)
+
+    def _error(self, network: nn.Module, drawn: Told) -> torch.Tensor:
+        assert isinstance(network, UNet2DConditionModel)
+        task = drawn.task.to(network.device)
+        guide = drawn.guide and Guide(*(each.to(network.device) for each in vars(drawn.guide).values()))
+        predicted = _level(network, self.noise).predict(task.noisy, task.timesteps, self._read(drawn.ids), guide)
+        return F.mse_loss(predicted, task.target)
 
     def measure(self, network: nn.Module) -> dict[str, float]:
         """The loss on held-out scenes with their full captions and always the same noise."""
         return heldout_loss(
             self.name,
             len(self.heldout),
-            lambda part, captions, rng: self._error(network, list(self.heldout[part]), captions, rng),
+            lambda part, captions, rng: self._error(network, self._told(list(self.heldout[part]), captions, rng)),
         )
 
-    def _read(self, captions: list[str]) -> Embedding:
+    def _read(self, ids: torch.Tensor) -> Embedding:
         with torch.no_grad():
-            return Embedding(read(self.text_encoder, self.tokenizer, captions))
+            return Embedding(read(self.text_encoder, ids))
 
 
 @dataclass(kw_only=True)
@@ -84,18 +102,13 @@ class BaseLesson(_PixelLesson):
     batch: int = 32
     name = "cascade-base"
 
-    def _error(
-        self, network: nn.Module, pixels: Sequence[Pictures], captions: list[str], rng: torch.Generator
-    ) -> torch.Tensor:
-        assert isinstance(network, UNet2DConditionModel)
-        task = noised(self.noise, reduced(tensor(pixels), FACTOR), rng).to(network.device)
-        predicted = _level(network, self.noise).predict(task.noisy, task.timesteps, self._read(captions))
-        return F.mse_loss(predicted, task.target)
+    def _told(self, pixels: Sequence[Pictures], captions: Sequence[str], rng: torch.Generator) -> Told:
+        return Told(noised(self.noise, reduced(tensor(pixels), FACTOR), rng), tokenized(self.tokenizer, captions))
 
     def picture(self, network: nn.Module) -> Image.Image:
         """One picture for each of `SHOWN`, guided, always from the same noise, its pixels enlarged to be seen."""
         assert isinstance(network, UNet2DConditionModel)
-        text = self._read([""] * len(SHOWN) + list(SHOWN))
+        text = self._read(tokenized(self.tokenizer, [""] * len(SHOWN) + list(SHOWN)))
         level, side = _level(network, self.noise), SIZE // FACTOR
         noise = torch.randn((len(SHOWN), 3, side, side), generator=generator("cascade base grid"))
         made = sampled(
@@ -115,15 +128,10 @@ class SuperResolutionLesson(_PixelLesson):
     batch: int = 8
     name = "cascade-sr"
 
-    def _error(
-        self, network: nn.Module, pixels: Sequence[Pictures], captions: list[str], rng: torch.Generator
-    ) -> torch.Tensor:
-        assert isinstance(network, UNet2DConditionModel)
+    def _told(self, pixels: Sequence[Pictures], captions: Sequence[str], rng: torch.Generator) -> Told:
         clean = tensor(pixels)
-        task = noised(self.noise, clean, rng).to(network.device)
-        level = _level(network, self.noise, self.low)
-        guide = level.guide(clean.to(network.device), len(clean), rng)
-        return F.mse_loss(level.predict(task.noisy, task.timesteps, self._read(captions), guide), task.target)
+        task = noised(self.noise, clean, rng)
+        return Told(task, tokenized(self.tokenizer, captions), self.low.guide(clean, len(clean), rng))
 
     def picture(self, network: nn.Module) -> Image.Image:
         """Held-out scenes: enlarged as what is given, as super-resolution makes them, and as they are."""
@@ -134,8 +142,9 @@ class SuperResolutionLesson(_PixelLesson):
         given, noise = (torch.randn(clean.shape, generator=rng).to(network.device) for _ in range(2))
         labels = torch.full((len(clean),), NOISE_LEVEL, device=network.device)
         guide = Guide(self.low.scheduler.add_noise(low, given, labels).repeat(2, 1, 1, 1), labels.repeat(2))
-        level = _level(network, self.noise, self.low)
-        text = self._read([""] * len(clean) + [sample(i, "heldout").caption() for i in range(len(clean))])
+        level = _level(network, self.noise)
+        captions = [""] * len(clean) + [sample(i, "heldout").caption() for i in range(len(clean))]
+        text = self._read(tokenized(self.tokenizer, captions))
         made = sampled(
             lambda seen, timestep: level.predict(seen, timestep, text, guide),
             pixel_sampler("ddim", self.noise.config),
@@ -145,6 +154,6 @@ class SuperResolutionLesson(_PixelLesson):
         return grid([*low, *made, *clean], len(clean))
 
 
-def _level(unet: nn.Module, noise: DDPMScheduler, low: LowResolution | None = None) -> Level:
+def _level(unet: nn.Module, noise: DDPMScheduler) -> Level:
     """The level that `imagic` itself makes of a UNet: what is trained here is what is run there."""
-    return pixel_level("cascade", unet, schedule("cascade", noise.config), low)
+    return pixel_level("cascade", unet, schedule("cascade", noise.config), None)

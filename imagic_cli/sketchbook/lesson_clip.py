@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from PIL import Image
@@ -11,7 +11,7 @@ from torch import nn
 from transformers import CLIPModel, CLIPTokenizer, T5Tokenizer
 
 from imagic_cli.sketchbook.cascade_networks import Reader
-from imagic_cli.sketchbook.corpus import Pictures, tensor
+from imagic_cli.sketchbook.corpus import Pictures, floats, stacked, tensor
 from imagic_cli.sketchbook.grid import grid
 from imagic_cli.sketchbook.scenes import sample
 from imagic_cli.sketchbook.tokens import token_ids
@@ -32,6 +32,13 @@ def variants(count: int, rng: torch.Generator) -> list[int]:
     return torch.randint(2**31, (count,), generator=rng).tolist()
 
 
+class Captioned(NamedTuple):
+    """Scenes, uint8 (B, H, W, 3), and the token ids (B, length) of one wording of each."""
+
+    pixels: torch.Tensor
+    ids: torch.Tensor
+
+
 @dataclass
 class ClipLesson:
     """Trains on `pictures` of the training split, measured on `heldout`: uint8 (N, H, W, 3) both."""
@@ -43,19 +50,20 @@ class ClipLesson:
     batch: int = 96
     name: str = "clip"
 
-    def loss(self, rng: torch.Generator) -> torch.Tensor:
-        """The symmetric contrastive loss of a batch of scenes and one wording of each."""
+    def draw(self, rng: torch.Generator) -> Captioned:
+        """Scenes and one wording of each."""
         chosen = torch.randint(len(self.pictures), (self.batch,), generator=rng).tolist()
         said = variants(self.batch, rng)
         captions = [sample(i, "train").caption(variant) for i, variant in zip(chosen, said, strict=True)]
-        return self._contrast([self.pictures[i] for i in chosen], captions)
-
-    def _contrast(self, pixels: Sequence[Pictures], captions: Sequence[str]) -> torch.Tensor:
         ids = token_ids(self.tokenizer, captions)
         # CLIP pads with its end token, which the text tower reads from: one of them stays behind the longest caption.
         longest = int((ids != self.tokenizer.pad_token_id).sum(dim=1).max()) + 1
-        clean = tensor(pixels, self.network.device)
-        ids = ids[:, :longest].to(clean.device)
+        return Captioned(stacked([self.pictures[i] for i in chosen]), ids[:, :longest])
+
+    def loss(self, drawn: Captioned) -> torch.Tensor:
+        """The symmetric contrastive loss of a batch."""
+        clean = floats(drawn.pixels, self.network.device)
+        ids = drawn.ids.to(clean.device)
         loss: torch.Tensor = self.network(input_ids=ids, pixel_values=pixel_values(clean), return_loss=True).loss
         return loss
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,13 @@ from imagic_cli.sketchbook.scenes import sample
 SHIFT = 6
 
 
+class Answered(NamedTuple):
+    """Disturbed pictures (B, 3, H, W) in [-1, 1], and the class numbers (B,) for each head."""
+
+    pictures: Tensor
+    right: dict[str, Tensor]
+
+
 @dataclass
 class JudgeLesson:
     """Trains on `pictures` of the judge's own split, measured on `heldout`: uint8 (N, H, W, 3) both."""
@@ -28,20 +36,20 @@ class JudgeLesson:
     batch: int = 48
     name: str = "judge"
 
-    def loss(self, rng: torch.Generator) -> Tensor:
-        """The sum of the heads' cross entropies on disturbed pictures."""
+    def draw(self, rng: torch.Generator) -> Answered:
+        """Disturbed pictures and what they show."""
         chosen = torch.randint(len(self.pictures), (self.batch,), generator=rng).tolist()
-        seen = disturbed(tensor([self.pictures[i] for i in chosen], self._device), rng)
-        right = labels([sample(i, "judge") for i in chosen])
+        seen = disturbed(tensor([self.pictures[i] for i in chosen]), rng)
+        return Answered(seen, labels([sample(i, "judge") for i in chosen]))
+
+    def loss(self, drawn: Answered) -> Tensor:
+        """The sum of the heads' cross entropies."""
+        device = next(self.network.parameters()).device
         losses = [
-            F.cross_entropy(logits, right[name].to(self._device), label_smoothing=0.05)
-            for name, logits in self.network(seen).items()
+            F.cross_entropy(logits, drawn.right[name].to(device), label_smoothing=0.05)
+            for name, logits in self.network(drawn.pictures.to(device)).items()
         ]
         return torch.stack(losses).sum()
-
-    @property
-    def _device(self) -> torch.device:
-        return next(self.network.parameters()).device
 
     def measure(self, network: nn.Module) -> dict[str, float]:
         """The share of held-out scenes in which each field is seen right."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,7 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from imagic_cli.sketchbook.corpus import Pictures, tensor
-from imagic_cli.sketchbook.denoising import SHOWN, heldout_loss, noised, sampled, worded
+from imagic_cli.sketchbook.denoising import SHOWN, Task, heldout_loss, noised, sampled, worded
 from imagic_cli.sketchbook.grid import grid
 from imagic_cli.sketchbook.loop import generator
 from imagic_cli.sketchbook.tokens import token_ids
@@ -29,8 +30,8 @@ def encoded(path: Path, network: AutoencoderKL, pictures: Pictures) -> torch.Ten
     if not path.exists():
         with torch.inference_mode():
             means = [
-                network.encode(tensor(list(pictures[i : i + 32]), network.device)).latent_dist.mean.half().cpu()
-                for i in range(0, len(pictures), 32)
+                network.encode(tensor(list(pictures[i : i + 64]), network.device)).latent_dist.mean.half().cpu()
+                for i in range(0, len(pictures), 64)
             ]
         partial = path.with_suffix(".partial")
         save_file({"mean": torch.cat(means).contiguous()}, partial)
@@ -38,6 +39,13 @@ def encoded(path: Path, network: AutoencoderKL, pictures: Pictures) -> torch.Ten
     with safe_open(path, "pt") as file:
         latents: torch.Tensor = file.get_tensor("mean")
     return latents
+
+
+class Told(NamedTuple):
+    """Noisy latents, and the ids (B, tokens) of what they are told to show."""
+
+    task: Task
+    ids: torch.Tensor
 
 
 @dataclass
@@ -55,23 +63,27 @@ class UnetLesson:
     batch: int = 32
     name: str = "unet"
 
-    def embed(self, captions: Sequence[str]) -> torch.Tensor:
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """Captions as the UNet reads them: (B, tokens, width)."""
         with torch.no_grad():
-            ids = token_ids(self.tokenizer, captions).to(self.text_encoder.device)
-            hidden: torch.Tensor = self.text_encoder(ids).last_hidden_state
+            hidden: torch.Tensor = self.text_encoder(ids.to(self.text_encoder.device)).last_hidden_state
         return hidden
 
-    def loss(self, rng: torch.Generator) -> torch.Tensor:
-        """The mean square error of the velocity, over timesteps spread evenly within the batch."""
+    def draw(self, rng: torch.Generator) -> Told:
+        """Scenes in one wording each, at timesteps spread evenly within the batch."""
         chosen = torch.randint(len(self.latents), (self.batch,), generator=rng)
-        return self._error(self.network, self.latents[chosen], worded(chosen.tolist(), rng), rng)
+        return self._told(self.latents[chosen], worded(chosen.tolist(), rng), rng)
 
-    def _error(
-        self, network: nn.Module, latents: torch.Tensor, captions: Sequence[str], rng: torch.Generator
-    ) -> torch.Tensor:
-        task = noised(self.noise, latents.float() * self.scale, rng).to(self.network.device)
-        predicted = network(task.noisy, task.timesteps, encoder_hidden_states=self.embed(captions)).sample
+    def loss(self, drawn: Told) -> torch.Tensor:
+        """The mean square error of the velocity."""
+        return self._error(self.network, drawn)
+
+    def _told(self, latents: torch.Tensor, captions: Sequence[str], rng: torch.Generator) -> Told:
+        return Told(noised(self.noise, latents.float() * self.scale, rng), token_ids(self.tokenizer, captions))
+
+    def _error(self, network: nn.Module, drawn: Told) -> torch.Tensor:
+        task = drawn.task.to(self.network.device)
+        predicted = network(task.noisy, task.timesteps, encoder_hidden_states=self.embed(drawn.ids)).sample
         return F.mse_loss(predicted, task.target)
 
     def measure(self, network: nn.Module) -> dict[str, float]:
@@ -79,12 +91,12 @@ class UnetLesson:
         return heldout_loss(
             self.name,
             len(self.heldout),
-            lambda part, captions, rng: self._error(network, self.heldout[part], captions, rng),
+            lambda part, captions, rng: self._error(network, self._told(self.heldout[part], captions, rng)),
         )
 
     def picture(self, network: nn.Module) -> Image.Image:
         """One picture for each of `SHOWN`, guided, always from the same noise."""
-        text = self.embed([""] * len(SHOWN) + list(SHOWN))
+        text = self.embed(token_ids(self.tokenizer, [""] * len(SHOWN) + list(SHOWN)))
         noise = torch.randn((len(SHOWN), *self.latents.shape[1:]), generator=generator("unet grid")).to(text.device)
         latents = sampled(
             lambda seen, timestep: network(seen, timestep, encoder_hidden_states=text).sample,

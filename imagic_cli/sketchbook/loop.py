@@ -8,23 +8,27 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
 from imagic_cli.sketchbook.muon import Muon
 
 log = logging.getLogger("sketchbook")
 
 
-class Lesson(Protocol):
+Drawn = TypeVar("Drawn")
+
+
+class Lesson(Protocol[Drawn]):
     """What one network has to learn: the loop knows nothing else of it."""
 
     @property
@@ -33,8 +37,11 @@ class Lesson(Protocol):
     @property
     def network(self) -> nn.Module: ...
 
-    def loss(self, rng: torch.Generator) -> torch.Tensor:
-        """The loss of one step's batch; every random choice comes from `rng`."""
+    def draw(self, rng: torch.Generator) -> Drawn:
+        """One step's batch, on the CPU; every random choice comes from `rng`. May run in another process."""
+
+    def loss(self, drawn: Drawn) -> torch.Tensor:
+        """The loss of a batch."""
 
     def measure(self, network: nn.Module) -> dict[str, float]:
         """Held-out figures of `network`, by name."""
@@ -157,10 +164,37 @@ def load_average(network: nn.Module, path: Path) -> dict[str, float]:
     return progress
 
 
-def train(lesson: Lesson, folder: Path, pace: Pace) -> Memory:
+@dataclass(frozen=True)
+class _Batches(Dataset[Drawn]):
+    """The batch of every step, by its number."""
+
+    lesson: Lesson[Drawn]
+    pace: Pace
+
+    def __getitem__(self, step: int) -> Drawn:
+        return self.lesson.draw(generator(self.pace.seed, self.lesson.name, step))
+
+
+def batches(lesson: Lesson[Drawn], pace: Pace, start: int = 0, workers: int = 0) -> Iterable[Drawn]:
+    """The batches of the steps from `start` on, drawn ahead by so many processes, or as they are wanted."""
+    steps = range(start, pace.steps)
+    found: DataLoader[Drawn] = DataLoader(
+        _Batches(lesson, pace),
+        batch_size=None,
+        sampler=steps,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        # What a lesson holds, perhaps a network on a GPU, cannot be sent to a process; drawing leaves it alone.
+        multiprocessing_context="fork" if workers else None,
+    )
+    return found
+
+
+def train(lesson: Lesson[Drawn], folder: Path, pace: Pace, workers: int = 0) -> Memory:
     """Trains `lesson` until its last step or its minutes are over, and leaves in `folder` its checkpoint and grids.
 
-    A checkpoint already there is taken up. Equal seed, steps and threads give equal weights, resumed or not.
+    A checkpoint already there is taken up. Equal seed, steps and threads give equal weights, resumed or not, however
+    many `workers` draw ahead.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{lesson.name}.safetensors"
@@ -169,9 +203,12 @@ def train(lesson: Lesson, folder: Path, pace: Pace) -> Memory:
         memory.load(path)
     log.info("%s: from step %d of %d", lesson.name, memory.step, pace.steps)
     began = saved = shown = time.monotonic()
-    before, total, count = memory.seconds, 0.0, 0
-    while memory.step < pace.steps and time.monotonic() - began < pace.minutes * 60:
-        total += advance(lesson, memory, pace)
+    before, total, count = memory.seconds, torch.zeros(()), 0
+    for drawn in batches(lesson, pace, memory.step, workers):
+        if time.monotonic() - began >= pace.minutes * 60:
+            break
+        # Read only when it is told: a GPU is not waited for at every step.
+        total = total + advance(lesson, memory, pace, drawn)
         count += 1
         now = time.monotonic()
         memory.seconds = before + now - began
@@ -179,21 +216,20 @@ def train(lesson: Lesson, folder: Path, pace: Pace) -> Memory:
             log.info(
                 "%s: step %d loss %.5f, %.2f steps/s", lesson.name, memory.step, total / count, count / (now - shown)
             )
-            shown, total, count = now, 0.0, 0
+            shown, total, count = now, torch.zeros(()), 0
         if now - saved > pace.checkpoint_minutes * 60:
             memory.save(path)
             _show(lesson, memory, folder)
             saved = shown = time.monotonic()
-            total, count = 0.0, 0
+            total, count = torch.zeros(()), 0
     memory.save(path)
     _show(lesson, memory, folder)
     return memory
 
 
-def advance(lesson: Lesson, memory: Memory, pace: Pace) -> float:
+def advance(lesson: Lesson[Drawn], memory: Memory, pace: Pace, drawn: Drawn) -> torch.Tensor:
     """One step of the optimizers and of the average; returns the loss before it."""
-    rng = generator(pace.seed, lesson.name, memory.step)
-    loss = lesson.loss(rng)
+    loss = lesson.loss(drawn)
     memory.network.zero_grad(set_to_none=True)
     loss.backward()
     nn.utils.clip_grad_norm_(memory.network.parameters(), 1.0)
@@ -207,10 +243,10 @@ def advance(lesson: Lesson, memory: Memory, pace: Pace) -> float:
     with torch.no_grad():
         named = dict(memory.network.named_parameters())
         torch._foreach_lerp_(list(memory.ema.values()), [named[name] for name in memory.ema], 1 - decay)
-    return float(loss.detach())
+    return loss.detach()
 
 
-def _show(lesson: Lesson, memory: Memory, folder: Path) -> None:
+def _show(lesson: Lesson[Drawn], memory: Memory, folder: Path) -> None:
     """Logs the figures and saves the grid of the averaged weights, which are what is exported."""
     kept = {name: p.detach().clone() for name, p in memory.network.named_parameters()}
     with torch.no_grad():

@@ -7,6 +7,7 @@ refuses the four axes of a convolution.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable
 
 import torch
@@ -17,16 +18,16 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 
 
-def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
-    """About U V^T where `matrix` (m, n) is U S V^T: singular values between 0.7 and 1.2."""
-    tall = matrix.size(0) > matrix.size(1)
-    x = matrix.T if tall else matrix
-    x = x / (x.norm() + 1e-7)
+def orthogonal(matrices: torch.Tensor) -> torch.Tensor:
+    """About U V^T where each of `matrices` (k, m, n) is U S V^T: singular values between 0.7 and 1.2."""
+    tall = matrices.size(1) > matrices.size(2)
+    x = matrices.mT if tall else matrices
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     a, b, c = COEFFICIENTS
     for _ in range(ITERATIONS):
-        square = x @ x.T
-        x = torch.addmm(x, torch.addmm(square, square, square, beta=b, alpha=c), x, beta=a)
-    return x.T if tall else x
+        square = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x
 
 
 class Muon(torch.optim.Optimizer):
@@ -39,6 +40,8 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One update of every parameter that has a gradient."""
         for group in self.param_groups:
+            # Those of one shape go together: a GPU waits longer for small products to be asked for than for them.
+            alike: dict[torch.Size, list[tuple[nn.Parameter, torch.Tensor]]] = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
@@ -47,7 +50,11 @@ class Muon(torch.optim.Optimizer):
                     state["momentum"] = torch.zeros_like(parameter)
                 momentum = state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
                 ahead = parameter.grad.lerp(momentum, group["momentum"]).flatten(1)
+                alike[ahead.shape].append((parameter, ahead))
+            for shape, each in alike.items():
                 # This makes the root mean square of an update about that of Adam's.
-                size = 0.2 * math.sqrt(max(ahead.shape))
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.add_(orthogonal(ahead).view_as(parameter), alpha=-group["lr"] * size)
+                size = 0.2 * math.sqrt(max(shape))
+                turned = orthogonal(torch.stack([ahead for _, ahead in each]))
+                for (parameter, _), update in zip(each, turned, strict=True):
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                    parameter.add_(update.view_as(parameter), alpha=-group["lr"] * size)

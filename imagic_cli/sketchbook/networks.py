@@ -27,7 +27,7 @@ EXTRA_WORDS = ("photo", "image", "painting", "to", "by", "it", "'s")
 class Sizes:
     """Every width and depth; the tests build the same networks far smaller."""
 
-    vae: tuple[int, ...] = (16, 32, 64, 128)
+    vae: tuple[int, ...] = (32, 64, 128, 128)
     vae_groups: int = 8
     text_width: int = 128
     text_layers: int = 4

@@ -1,13 +1,12 @@
-"""Trains the bundled model: `python -m imagic_cli.sketchbook.train vae|clip|decoder|judge|unet|export --out DIR`.
+"""Trains the bundled model: `python -m imagic_cli.sketchbook.train vae|clip|judge|unet|export --out DIR`.
 
 Or the small cascade: `cascade-text`, `cascade-base`, then `cascade-sr`, at whose end DIR/cascade is written, as by
 `cascade-export`.
 
 Each command takes up its own checkpoint in DIR, so the same command given again trains on; `export` (also done at the
-end of `unet`) writes DIR/model, a Stable Diffusion folder with its model card. `decoder` and `unet` need a finished
-`vae` and may run side by side; after more of `vae` or `clip`, give `unet` some more steps too: it has to follow the
-latents and the words it reads. `judge` and `cascade-text` need nothing; `cascade-base` and `cascade-sr`, which may run
-side by side, need the second.
+end of `unet`) writes DIR/model, a Stable Diffusion folder with its model card. `unet` needs a finished `vae` and a
+finished `clip`; after more of either, give it some more steps too: it has to follow the latents and the words it reads.
+`judge` and `cascade-text` need nothing; `cascade-base` and `cascade-sr`, which may run side by side, need the second.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ from imagic_cli.sketchbook.lesson_cascade import BaseLesson, SuperResolutionLess
 from imagic_cli.sketchbook.lesson_clip import ClipLesson
 from imagic_cli.sketchbook.lesson_judge import JudgeLesson
 from imagic_cli.sketchbook.lesson_unet import UnetLesson, encoded
-from imagic_cli.sketchbook.lesson_vae import DecoderLesson, VaeLesson
+from imagic_cli.sketchbook.lesson_vae import VaeLesson
 from imagic_cli.sketchbook.loop import Pace, log, train
 from imagic_cli.sketchbook.networks import Sizes
 from imagic_cli.sketchbook.scenes import Split
@@ -49,20 +48,24 @@ from imagic_cli.sketchbook.scenes import Split
 
 @dataclass(frozen=True)
 class Plan:
-    """How far one network is trained unless told otherwise; the rate falls over the last `tail` share of the steps."""
+    """How far one network is trained unless told otherwise, and on how many scenes.
+
+    The rate falls over the last `tail` share of the steps.
+    """
 
     steps: int
     rate: float
     batch: int
+    scenes: int = 20_000
     tail: float = 0.3
 
 
-# Those of the bundled model: ten hours of one CPU core. A GPU can afford far more steps.
+# Those of the bundled model: eight minutes of one H200 (the UNet's time was over at step 3,916), the judge half an hour
+# of one CPU core, which would need days for the rest.
 PLANS = {
-    "vae": Plan(12_000, 2e-3, 8),
-    "clip": Plan(2_000, 1e-3, 96),
-    "decoder": Plan(3_600, 2e-3, 4),
-    "unet": Plan(4_600, 1e-3, 48),
+    "vae": Plan(4_985, 2e-3, 64, 80_000),
+    "clip": Plan(4_000, 1e-3, 256, 80_000),
+    "unet": Plan(4_250, 1e-3, 512, 80_000),
     "judge": Plan(2_500, 1e-3, 48),
     # Those of the bundled cascade: three and a half hours of one CPU core.
     "cascade-text": Plan(1_500, 1e-3, 96),
@@ -83,7 +86,8 @@ def _placed(network: Network, device: str) -> Network:
 def learn_vae(out: Path, sizes: Sizes, pace: Pace, corpus: Corpus, batch: int, device: str) -> None:
     """Trains the autoencoder; leaves vae.safetensors, vae.jsonl and vae.png in `out`."""
     network = _placed(networks.vae(sizes), device)
-    train(VaeLesson(network, corpus.pictures("train"), corpus.pictures("heldout")[:128], batch), out, pace)
+    seen, heldout = corpus.pictures("train"), corpus.pictures("heldout")[:128]
+    train(VaeLesson(network, seen, heldout, batch), out, pace, corpus.ahead)
 
 
 def learn_clip(out: Path, sizes: Sizes, pace: Pace, corpus: Corpus, batch: int, device: str) -> None:
@@ -91,29 +95,17 @@ def learn_clip(out: Path, sizes: Sizes, pace: Pace, corpus: Corpus, batch: int, 
     tokenizer = networks.tokenizer(out / "tokenizer", sizes)
     network = _placed(networks.clip(sizes, tokenizer.get_vocab()), device)
     seen, heldout = corpus.pictures("train"), corpus.pictures("heldout")
-    train(ClipLesson(network, tokenizer, seen, heldout, batch), out, pace)
-
-
-def learn_decoder(out: Path, sizes: Sizes, pace: Pace, corpus: Corpus, batch: int, device: str) -> None:
-    """Trains the decoder of the trained autoencoder further; leaves decoder.safetensors, .jsonl and .png in `out`."""
-    vae, step = trained_vae(out, sizes)
-    _placed(vae, device)
-    latents = _latents(corpus, "train", vae, step)
-    for name, weight in vae.named_parameters():
-        weight.requires_grad_(name.startswith(("decoder.", "post_quant_conv.")))
-    scale = vae.config["scaling_factor"]
-    seen, heldout = corpus.pictures("train"), corpus.pictures("heldout")[:128]
-    train(DecoderLesson(vae, latents, seen, heldout, scale, batch), out, pace)
+    train(ClipLesson(network, tokenizer, seen, heldout, batch), out, pace, corpus.ahead)
 
 
 def learn_judge(out: Path, sizes: Sizes, pace: Pace, corpus: Corpus, batch: int, device: str) -> None:
     """Trains the judge; leaves judge.safetensors, judge.jsonl and judge.png in `out`."""
     network = _placed(Judge(sizes.judge), device)
-    train(JudgeLesson(network, corpus.pictures("judge"), corpus.pictures("heldout"), batch), out, pace)
+    train(JudgeLesson(network, corpus.pictures("judge"), corpus.pictures("heldout"), batch), out, pace, corpus.ahead)
 
 
 def _latents(corpus: Corpus, split: Split, vae: AutoencoderKL, step: int) -> torch.Tensor:
-    # The file is named after the encoder's step: the decoder has no part in latents.
+    # The file is named after the autoencoder's step.
     path = corpus.folder / f"latents-{split}-{corpus.count(split)}-{step}.safetensors"
     return encoded(path, vae, corpus.pictures(split))
 
@@ -134,7 +126,7 @@ def learn_unet(out: Path, sizes: Sizes, pace: Pace, corpus: Corpus, batch: int, 
         scale=vae.config["scaling_factor"],
         batch=batch,
     )
-    train(lesson, out, pace)
+    train(lesson, out, pace, corpus.ahead)
     export(out, sizes)
 
 
@@ -142,7 +134,7 @@ def learn_cascade_text(out: Path, sizes: Sizes, pace: Pace, corpus: Corpus, batc
     """Trains the cascade's text encoder; leaves cascade-text.safetensors, .jsonl and .png in `out`."""
     tokenizer, reader = untrained_reader(out, sizes)
     seen, heldout = corpus.pictures("train"), corpus.pictures("heldout")
-    train(ClipLesson(_placed(reader, device), tokenizer, seen, heldout, batch, "cascade-text"), out, pace)
+    train(ClipLesson(_placed(reader, device), tokenizer, seen, heldout, batch, "cascade-text"), out, pace, corpus.ahead)
 
 
 def learn_cascade_base(out: Path, sizes: Sizes, pace: Pace, corpus: Corpus, batch: int, device: str) -> None:
@@ -157,7 +149,7 @@ def learn_cascade_base(out: Path, sizes: Sizes, pace: Pace, corpus: Corpus, batc
         heldout=corpus.pictures("heldout"),
         batch=batch,
     )
-    train(lesson, out, pace)
+    train(lesson, out, pace, corpus.ahead)
 
 
 def learn_cascade_sr(out: Path, sizes: Sizes, pace: Pace, corpus: Corpus, batch: int, device: str) -> None:
@@ -176,14 +168,13 @@ def learn_cascade_sr(out: Path, sizes: Sizes, pace: Pace, corpus: Corpus, batch:
         heldout=heldout,
         batch=batch,
     )
-    train(lesson, out, pace)
+    train(lesson, out, pace, corpus.ahead)
     export_cascade(out, sizes)
 
 
 LEARN = {
     "vae": learn_vae,
     "clip": learn_clip,
-    "decoder": learn_decoder,
     "judge": learn_judge,
     "unet": learn_unet,
     "cascade-text": learn_cascade_text,
@@ -202,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop this session after so many minutes")
     parser.add_argument("--rate", type=float, help="learning rate (default: the plan's)")
     parser.add_argument("--batch", type=int, help="scenes (for vae: 64-pixel crops) a step (default: the plan's)")
-    parser.add_argument("--scenes", type=int, default=20_000, help="training scenes drawn ahead, 49 kB each")
+    parser.add_argument("--scenes", type=int, help="training scenes drawn ahead, 49 kB each (default: the plan's)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="for the CPU; as many processes draw")
     parser.add_argument("--device", default="cpu")
@@ -241,10 +232,11 @@ def _learn(given: argparse.Namespace) -> None:
         tail=round(steps * plan.tail),
         seed=given.seed,
     )
-    corpus = Corpus(given.out / "cache", given.scenes, workers=given.threads)
+    corpus = Corpus(given.out / "cache", given.scenes or plan.scenes, workers=given.threads)
     torch.manual_seed(given.seed)
     if given.device.startswith("cuda"):
         torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
     LEARN[given.network](given.out, Sizes(), pace, corpus, given.batch or plan.batch, given.device)
 
 
