@@ -59,8 +59,8 @@ delta: setup  ## How far images differ when the fine-tuned change is stored in f
 	$(BIN)/python tests/bench/delta.py
 
 # The peer: examples/community/imagic_stable_diffusion.py of diffusers, at the installed version. MODEL: any SD folder.
-bench: setup  ## Speed and memory beside diffusers' community Imagic pipeline: make bench PEER=FILE MODEL=FOLDER
-	$(BIN)/python tests/bench/speed.py --peer $(PEER) --model $(MODEL)
+bench: setup  ## Speed and memory beside diffusers' community Imagic pipeline: make bench PEER=FILE
+	$(BIN)/python tests/bench/speed.py --peer $(PEER) --model imagic_cli/sketchbook/model
 
 # DEVICE=cuda THREADS=8 trains in minutes what takes two cores days; so many processes draw.
 SKETCHBOOK := runs/sketchbook

@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import toys
 
 
-def build(folder: Path) -> None:
-    """Stable Diffusion 1.x from its published shapes; the tokenizer alone is a toy."""
+def build(folder: Path, width: float = 1.0) -> None:
+    """Stable Diffusion 1.x from its published shapes; the tokenizer alone is a toy, the UNet `width` times as wide."""
     torch.manual_seed(0)
     words = toys.tokenizer(folder / "tokenizer")
     text = CLIPTextConfig(
@@ -40,7 +40,10 @@ def build(folder: Path) -> None:
     )
     # So many numbers take a processor long to draw.
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
+        channels = tuple(round(width * each) for each in (320, 640, 1280, 1280))
+        unet = UNet2DConditionModel(
+            sample_size=64, block_out_channels=channels, cross_attention_dim=768, attention_head_dim=8
+        )
         vae = AutoencoderKL(
             block_out_channels=(128, 256, 512, 512),
             down_block_types=("DownEncoderBlock2D",) * 4,

@@ -1,12 +1,14 @@
 """Speed and memory beside diffusers' community Imagic pipeline: the same model, photograph, steps, batch and threads.
 
-    python tests/bench/speed.py --peer imagic_stable_diffusion.py --model FOLDER [--steps 40] [--rounds 5]
+    python tests/bench/speed.py --peer imagic_stable_diffusion.py (--model FOLDER | --width SHARE) [--steps 40]
 
 The peer's file is not ours and not in the repository: take examples/community/imagic_stable_diffusion.py from the
 diffusers repository at the version that is installed. It is driven as its users drive it, through `train` and a call,
 with two changes: its mixed precision is off where there is no GPU (accelerate refuses it there), and without a safety
 checker. Ours runs through its command line in the process that is measured. Both take turns, so that both meet the same
 disturbances of the machine; a ratio is the median of the rounds' ratios, and the spread is their range.
+
+With --width the model is Stable Diffusion 1.x with random weights, its UNet that many times as wide as the real one.
 
 Seconds: a step of A and of B; an image (ours loads the model for it, the peer has it loaded); from the start of the
 process to the first pass of the denoiser. Memory: the peak of all that, MiB, above what the imports take.
@@ -196,7 +198,9 @@ def compared(found: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", type=Path, required=True, help="the community pipeline's file")
-    parser.add_argument("--model", type=Path, required=True, help="a Stable Diffusion folder")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--model", type=Path, help="a Stable Diffusion folder")
+    which.add_argument("--width", type=float, help="of a random UNet, as a share of Stable Diffusion's")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size", type=int, default=128, help="side of the picture, pixels")
@@ -212,6 +216,11 @@ def main() -> None:
     from imagic_cli.sketchbook.scenes import Scene
 
     with tempfile.TemporaryDirectory() as folder:
+        if given.width:
+            import memory as shape
+
+            given.model = Path(folder) / "model"
+            shape.build(given.model, given.width)
         photo = Path(folder) / "photo.png"
         Scene.from_text("a red bird on grass", 4).draw(given.size).save(photo)
         table = compared(rounds(given, photo)) | {"sweep": sweep(given, photo)}
