@@ -58,7 +58,7 @@ memory: setup  ## Peak memory of one A and one B step on the Stable Diffusion 1.
 delta: setup  ## How far images differ when the fine-tuned change is stored in fp16, bf16 or fp32
 	$(BIN)/python tests/bench/delta.py
 
-# The peer: examples/community/imagic_stable_diffusion.py of diffusers, at the installed version. MODEL: any SD folder.
+# The peer: examples/community/imagic_stable_diffusion.py of diffusers, at the installed version.
 bench: setup  ## Speed and memory beside diffusers' community Imagic pipeline: make bench PEER=FILE
 	$(BIN)/python tests/bench/speed.py --peer $(PEER) --model imagic_cli/sketchbook/model
 

@@ -29,7 +29,7 @@ TEXT = "a bird spreading wings"
 SEEDS = 8
 # Measured: 31.4 over 256 scenes; in the edit below 24.9 at eta 0, and the right picture with 4 seeds of 8. Less here,
 # for other processors round differently.
-LEAST_DB, LEAST_RECONSTRUCTION_DB, LEAST_RIGHT = 30.0, 23.5, 3
+LEAST_DB, LEAST_RECONSTRUCTION_DB, LEAST_RIGHT = 30.0, 24.0, 3
 # Measured: 22.9 to 23.2 at eta 0, and the right picture with each seed.
 LEAST_CASCADE_DB, LEAST_CASCADE_RIGHT = 21.5, 2
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from imagic_cli.backends.base import Guide
 from imagic_cli.sketchbook.lesson_clip import variants
 from imagic_cli.sketchbook.loop import generator
 from imagic_cli.sketchbook.scenes import sample
@@ -52,6 +53,14 @@ class Task(NamedTuple):
     def to(self, device: torch.device) -> Task:
         """The same on another device."""
         return Task(*(each.to(device) for each in self))
+
+
+class Told(NamedTuple):
+    """A task, the ids (B, tokens) of what it is told to show, and what super-resolution is given beside."""
+
+    task: Task
+    ids: torch.Tensor
+    guide: Guide | None = None
 
 
 def noised(schedule: Any, clean: torch.Tensor, rng: torch.Generator) -> Task:

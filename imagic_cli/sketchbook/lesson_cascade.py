@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +20,7 @@ from imagic_cli.backends.schedulers import pixel_sampler
 from imagic_cli.embedding import Embedding
 from imagic_cli.sketchbook.cascade_networks import FACTOR, read, tokenized
 from imagic_cli.sketchbook.corpus import Pictures, tensor
-from imagic_cli.sketchbook.denoising import SHOWN, Task, heldout_loss, noised, sampled, worded
+from imagic_cli.sketchbook.denoising import SHOWN, Told, heldout_loss, noised, sampled, worded
 from imagic_cli.sketchbook.grid import grid
 from imagic_cli.sketchbook.loop import generator
 from imagic_cli.sketchbook.scenes import SIZE, sample
@@ -32,14 +31,6 @@ ENLARGED = 8
 # A pixel model that predicts velocity tells the whole picture's colours in the first step, from noise alone: pushed as
 # far as latents are, they leave what the thresholding keeps, and night becomes day. Super-resolution needs no push.
 BASE_GUIDANCE, GUIDANCE = 1.5, 1.0
-
-
-class Told(NamedTuple):
-    """Noisy pictures, the ids (B, tokens) of what they are told to show, and what super-resolution is given beside."""
-
-    task: Task
-    ids: torch.Tensor
-    guide: Guide | None = None
 
 
 @dataclass(kw_only=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +18,7 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from imagic_cli.sketchbook.corpus import Pictures, tensor
-from imagic_cli.sketchbook.denoising import SHOWN, Task, heldout_loss, noised, sampled, worded
+from imagic_cli.sketchbook.denoising import SHOWN, Told, heldout_loss, noised, sampled, worded
 from imagic_cli.sketchbook.grid import grid
 from imagic_cli.sketchbook.loop import generator
 from imagic_cli.sketchbook.tokens import token_ids
@@ -39,13 +38,6 @@ def encoded(path: Path, network: AutoencoderKL, pictures: Pictures) -> torch.Ten
     with safe_open(path, "pt") as file:
         latents: torch.Tensor = file.get_tensor("mean")
     return latents
-
-
-class Told(NamedTuple):
-    """Noisy latents, and the ids (B, tokens) of what they are told to show."""
-
-    task: Task
-    ids: torch.Tensor
 
 
 @dataclass

@@ -236,7 +236,7 @@ def _learn(given: argparse.Namespace) -> None:
     torch.manual_seed(given.seed)
     if given.device.startswith("cuda"):
         torch.set_float32_matmul_precision("high")
-        torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.benchmark = True
     LEARN[given.network](given.out, Sizes(), pace, corpus, given.batch or plan.batch, given.device)
 
 

@@ -51,7 +51,8 @@ def b(steps: int, rate: float, batch: int = 8, method: str | None = None) -> dic
 RECIPES = {
     "paper": (a(1000, 2e-3, 1), b(1500, 5e-7, 1)),
     "paper, B at 1e-5": (a(1000, 2e-3, 1), b(1500, 1e-5, 1)),
-    "preset": (a(40, 2e-2), b(40, 3e-5)),
+    # What is not told is the preset's.
+    "preset": ({}, {}),
     "half the steps": (a(20, 4e-2), b(20, 5e-5)),
     "A farther": (a(40, 6e-2), b(40, 5e-5)),
     "B stronger": (a(40, 2e-2), b(40, 1e-4)),
