@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -81,13 +80,6 @@ class Precision:
     def graph_scaler(self) -> GradScaler:
         """A scaler that stays at 1, which changes no number: it finds what is not finite without a wait for the GPU."""
         return GradScaler(self.device.type, init_scale=1.0, growth_interval=_NEVER)
-
-
-def release(device: torch.device) -> None:
-    """Give memory back that nothing refers to any more."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
 
 
 def placed(denoiser: Any, device: torch.device) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -38,15 +39,14 @@ class Updates:
         self.scaler = scaler
         # Gradients come from the last layer to the first.
         groups = [list(leaves)] if scaler else _chunks(reversed(leaves))
-        self.optimizers = [make(group) for group in groups]
-        self._of = {leaf: each for each in self.optimizers for leaf in _leaves(each)}
-        self._missing = {each: len(_leaves(each)) for each in self.optimizers}
+        self.parts = [_Part(group, make) for group in groups]
+        self._of = {leaf: part for part in self.parts for leaf in part.leaves}
         self._index = 0
         self.torn = False
         """Whether the last update was refused after a part of it was made."""
         if scaler is None:
-            for leaf, optimizer in self._of.items():
-                leaf.register_post_accumulate_grad_hook(partial(self._arrived, optimizer))
+            for leaf, part in self._of.items():
+                leaf.register_post_accumulate_grad_hook(partial(self._arrived, part))
 
     def make(self, loss: Tensor, index: int) -> float:
         """Differentiate `loss`, update every leaf and return the loss; `index` names the step in an error.
@@ -58,54 +58,100 @@ class Updates:
         """
         self._index, self.torn = index, False
         if self.scaler is not None:
-            return _scaled_update(self.optimizers[0], self.scaler, loss, index)
+            return _scaled_update(self.parts[0], self.scaler, loss, index)
         value = _finite_value(loss, index)
         loss.backward()
-        for optimizer in self.optimizers:
+        for part in self.parts:
             # Some of its leaves had no part in the loss.
-            if self._missing[optimizer] < len(_leaves(optimizer)):
-                self._update(optimizer)
+            if part.missing < len(part.leaves):
+                self._update(part)
         self.torn = False
         return value
 
     def state(self, leaf: Tensor) -> dict[str, Tensor | float]:
         """Adam's moments and count of steps for a leaf; empty before the first update."""
-        state: dict[str, Tensor | float] = self._of[leaf].state[leaf]
-        return state
+        return self._of[leaf].state(leaf)
 
     def restore(self, states: Mapping[Tensor, dict[str, Tensor | float]]) -> None:
         """Put back what `state` gave for every leaf."""
-        for optimizer in self.optimizers:
-            leaves = _leaves(optimizer)
-            found = {index: states[leaf] for index, leaf in enumerate(leaves)}
-            optimizer.load_state_dict({"state": found, "param_groups": optimizer.state_dict()["param_groups"]})
-            for leaf in leaves:
-                # An update goes through memory in order: a moment must lie there as its leaf does.
-                optimizer.state[leaf] |= {
-                    name: torch.empty_like(leaf, dtype=value.dtype).copy_(value)
-                    for name, value in optimizer.state[leaf].items()
-                    if isinstance(value, Tensor) and value.ndim and value.shape == leaf.shape
-                }
+        for part in self.parts:
+            part.restore([states[leaf] for leaf in part.leaves])
 
     def forget(self) -> None:
         """Free moments and gradients."""
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
-            optimizer.state.clear()
+        for part in self.parts:
+            part.drop_gradients()
+            part.optimizer.state.clear()
 
-    def _arrived(self, optimizer: torch.optim.Optimizer, leaf: Tensor) -> None:
-        self._missing[optimizer] -= 1
-        if not self._missing[optimizer]:
-            self._update(optimizer)
+    def _arrived(self, part: _Part, leaf: Tensor) -> None:
+        part.missing -= 1
+        if not part.missing:
+            self._update(part)
 
-    def _update(self, optimizer: torch.optim.Optimizer) -> None:
-        self._missing[optimizer] = len(_leaves(optimizer))
-        gradients = [leaf.grad for leaf in _leaves(optimizer) if leaf.grad is not None]
-        if not _finite(gradients):
+    def _update(self, part: _Part) -> None:
+        part.missing = len(part.leaves)
+        gradients = part.take_gradients()
+        # A product with itself is the fastest pass over a tensor.
+        if not torch.stack([row.dot(row) for row in gradients]).isfinite().all():
             raise NumberError(f"a gradient stopped being finite at step {self._index}")
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        part.optimizer.step()
+        part.drop_gradients()
         self.torn = True
+
+
+class _Part:
+    """Leaves that one optimizer updates.
+
+    It is given them as rows of numbers, in the order in which they lie in memory: to torch's Adam a gradient with
+    channels last is one that it must copy first.
+
+    Args:
+        leaves: some of those that are trained.
+        make: an optimizer over tensors.
+    """
+
+    def __init__(self, leaves: list[Tensor], make: Callable[[list[Tensor]], torch.optim.Optimizer]) -> None:
+        self.leaves = leaves
+        self.rows = {leaf: _row(leaf.detach()) for leaf in leaves}
+        self.optimizer = make(list(self.rows.values()))
+        self.missing = len(leaves)
+        """How many have no gradient yet."""
+
+    def take_gradients(self) -> list[Tensor]:
+        """Show the optimizer the gradients that there are: autograd lays each out as its leaf."""
+        for leaf, row in self.rows.items():
+            row.grad = None if leaf.grad is None else _row(leaf.grad)
+        return [row.grad for row in self.rows.values() if row.grad is not None]
+
+    def drop_gradients(self) -> None:
+        for leaf, row in self.rows.items():
+            leaf.grad = row.grad = None
+
+    def state(self, leaf: Tensor) -> dict[str, Tensor | float]:
+        row = self.rows[leaf]
+        return {
+            name: value.as_strided(leaf.shape, leaf.stride()) if _is_like(value, row) else value
+            for name, value in self.optimizer.state[row].items()
+        }
+
+    def restore(self, states: Sequence[dict[str, Tensor | float]]) -> None:
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": dict(enumerate(states)), "param_groups": groups})
+        for leaf, row in self.rows.items():
+            self.optimizer.state[row] |= {
+                name: _row(torch.empty_like(leaf, dtype=value.dtype).copy_(value))
+                for name, value in self.optimizer.state[row].items()
+                if _is_like(value, leaf)
+            }
+
+
+def _row(tensor: Tensor) -> Tensor:
+    return tensor.as_strided((tensor.numel(),), (1,))
+
+
+def _is_like(value: Tensor | float, other: Tensor) -> TypeGuard[Tensor]:
+    # A leaf of one number apart: the count of steps has no dimension.
+    return isinstance(value, Tensor) and value.ndim > 0 and value.shape == other.shape
 
 
 def _chunks(leaves: Iterable[Tensor]) -> Iterator[list[Tensor]]:
@@ -119,17 +165,6 @@ def _chunks(leaves: Iterable[Tensor]) -> Iterator[list[Tensor]]:
         yield chunk
 
 
-def _leaves(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    leaves: list[Tensor] = optimizer.param_groups[0]["params"]
-    return leaves
-
-
-def _finite(gradients: Sequence[Tensor]) -> bool:
-    # A product with itself is the fastest pass over a tensor; read as one row, in whatever order it lies in memory.
-    rows = [gradient.as_strided((gradient.numel(),), (1,)) for gradient in gradients]
-    return bool(torch.stack([row.dot(row) for row in rows]).isfinite().all())
-
-
 def _finite_value(loss: Tensor, index: int) -> float:
     value = loss.item()
     if not math.isfinite(value):
@@ -137,14 +172,15 @@ def _finite_value(loss: Tensor, index: int) -> float:
     return value
 
 
-def _scaled_update(optimizer: torch.optim.Optimizer, scaler: GradScaler, loss: Tensor, index: int) -> float:
+def _scaled_update(part: _Part, scaler: GradScaler, loss: Tensor, index: int) -> float:
     if loss.requires_grad:
         _finite_value(loss, index)
         scaler.scale(loss).backward()
     # An overflow at a high scale is expected: the scaler skips that update and halves. Below 1 it is no overflow.
-    scaler.step(optimizer)
+    part.take_gradients()
+    scaler.step(part.optimizer)
     scaler.update()
-    optimizer.zero_grad(set_to_none=True)
+    part.drop_gradients()
     # Read where all is launched: until here a GPU has been given work without a wait.
     refused = scaler.get_scale() < 1
     if refused:

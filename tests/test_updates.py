@@ -43,7 +43,7 @@ def trained(net: nn.Sequential, made: Updates, steps: range) -> list[Tensor]:
 def test_they_are_those_of_one_adam_bit_for_bit() -> None:
     net, plain = network(), network()
     made = Updates(list(net.parameters()), make)
-    assert len(made.optimizers) > 2
+    assert len(made.parts) > 2
     whole = make(plain.parameters())
     for step in range(5):
         whole.zero_grad()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import warnings
+from functools import cache
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from imagic_cli.errors import ModelError
@@ -31,8 +34,16 @@ def load(model: Model) -> Backend:
         raise ModelError(f"{model.name} is a {model.family}", f"supported: {', '.join(FAMILIES)}")
     quiet_libraries()
     module, _, name = FAMILIES[model.family].partition(":")
-    backend: Backend = getattr(importlib.import_module(module), name)(model)
+    backend: Backend = getattr(_imported(module), name)(model)
     return backend
+
+
+@cache
+def _imported(module: str) -> ModuleType:
+    found = importlib.import_module(module)
+    # The libraries are a million objects that stay: each collection would take a third of a second to find that.
+    gc.freeze()
+    return found
 
 
 def quiet_libraries() -> None:

@@ -26,9 +26,10 @@ from imagic_cli.backends.upscaler import Upscaler
 from imagic_cli.config import EnlargeSettings, SamplingSettings
 from imagic_cli.embedding import Embedding
 from imagic_cli.errors import ModelError, UsageError
+from imagic_cli.memory import release
 from imagic_cli.names import BASE
 from imagic_cli.noise import Stream
-from imagic_cli.precision import Precision, placed, release
+from imagic_cli.precision import Precision, placed
 
 # T5 could take more: IF was trained with this many, and its pipeline takes no other.
 WINDOW = 77

@@ -22,9 +22,10 @@ from imagic_cli.backends.source import Model
 from imagic_cli.config import SamplingSettings
 from imagic_cli.embedding import Embedding
 from imagic_cli.errors import ModelError, UsageError
+from imagic_cli.memory import release
 from imagic_cli.names import BASE
 from imagic_cli.noise import Schedule, Stream
-from imagic_cli.precision import Precision, placed, release
+from imagic_cli.precision import Precision, placed
 
 _PREDICTIONS = ("epsilon", "v_prediction", "sample")
 

@@ -18,7 +18,8 @@ from imagic_cli.backends.schedulers import sampler
 from imagic_cli.backends.source import Model
 from imagic_cli.config import EnlargeSettings
 from imagic_cli.embedding import Embedding
-from imagic_cli.precision import Precision, release
+from imagic_cli.memory import release
+from imagic_cli.precision import Precision
 
 # The pipeline's own numbers, but for the noise level: IF's makers give it pictures of their own making at 100.
 USUAL = EnlargeSettings(steps=75, guidance=9.0, noise_level=100)

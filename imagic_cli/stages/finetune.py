@@ -16,6 +16,7 @@ from imagic_cli.backends.source import Model
 from imagic_cli.config import FinetuneSettings, How
 from imagic_cli.events import Finished, Listener
 from imagic_cli.freshness import check_progress, drop_progress, is_done
+from imagic_cli.memory import release
 from imagic_cli.names import part
 from imagic_cli.noise import Stream
 from imagic_cli.precision import DTYPES, Precision, environment, memory_errors, pick_device
@@ -70,6 +71,7 @@ def finetune(
                 precision = Precision(record.recipe(level).dtype, pick_device(how.device))
                 with memory_errors(_SAVES_MEMORY):
                     _train(run, record, image, model, level, how, force, precision, tell, embeddings)
+                release(precision.device)
                 run.note_stage(part("finetune", level), environment(precision.device), started)
             else:
                 drop_progress(run.progress_file("finetune", level), stamps[level])

@@ -19,6 +19,7 @@ from imagic_cli.embedding import Embedding
 from imagic_cli.errors import ArtifactError, NumberError
 from imagic_cli.events import Finished, Listener, Note, Sampled, Started
 from imagic_cli.freshness import is_done
+from imagic_cli.memory import release
 from imagic_cli.precision import Precision, environment, memory_errors, pick_device
 from imagic_cli.record import Record
 from imagic_cli.run import Run
@@ -64,22 +65,24 @@ def generate(
         started = time.monotonic()
         embeddings = run.read_embeddings(record)
         used = record.levels(sampling.size)
-        weights = {} if sampling.pretrained else run.read_weights(record, embeddings.digest, used)
-        if not weights and not sampling.pretrained:
+        tuned = {} if sampling.pretrained else run.read_weights(record, embeddings.digest, used)
+        if not tuned and not sampling.pretrained:
             tell(
                 Note("warning: nothing is fine-tuned yet: these images are the pretrained model's; see imagic finetune")
             )
             sampling = sampling.model_copy(update={"pretrained": True})
-        elif missing := [level for level in used if level not in weights and not sampling.pretrained]:
+        elif missing := [level for level in used if level not in tuned and not sampling.pretrained]:
             tell(Note(f"warning: {', '.join(missing)} is not fine-tuned: there the images are the pretrained model's"))
-        digests = {level: each.digest for level, each in weights.items()}
+        digests = {level: each.digest for level, each in tuned.items()}
+        weights = {level: each.content for level, each in tuned.items()}
+        del tuned
         stamp = record.generate_stamp(sampling, embeddings.digest, digests)
         pictures = Pictures(run, record, sampling, stamp, tell)
         samples = _known(pictures, stamp, items, force)
         precision = Precision(sampling.dtype, pick_device(how.device))
         call = _Call(run, record, model, sampling, stamp, how, precision, tell, pictures, samples)
         with memory_errors(_SAVES_MEMORY):
-            reused = call.work(items, embeddings.content, {name: each.content for name, each in weights.items()}, force)
+            reused = call.work(items, embeddings.content, weights, force)
         pictures.forget_others()
         if len(items) > 1:
             pictures.sheet(items)
@@ -102,8 +105,8 @@ class _Call:
     pictures: Pictures
     samples: Samples
 
-    def work(self, items: Sequence[Item], found: Embeddings, weights: Mapping[str, Weights], force: bool) -> bool:
-        """Make what is missing; whether nothing was."""
+    def work(self, items: Sequence[Item], found: Embeddings, weights: dict[str, Weights], force: bool) -> bool:
+        """Make what is missing; whether nothing was. Takes the weights out of `weights`."""
         todo = [item for item in items if item not in self.samples.clean]
         undrawn = [item for item in items if item not in todo and not self.pictures.has(item)]
         self.tell(Started("generate", len(items) - len(todo), len(items)))
@@ -121,7 +124,9 @@ class _Call:
         if todo:
             target, null = self._ends(backend, found, force)
             names = [each.name for each in passes if each.name in backend.levels]
-            levels = {name: _tuned(backend, name, weights.get(name), self.precision) for name in names}
+            # Once they are added to the model they would only take memory beside it.
+            levels = {name: _tuned(backend, name, weights.pop(name, None), self.precision) for name in names}
+            release(self.precision.device)
             bars = {eta: found.optimized.lerp(target, float(eta)) for eta, _seed in todo}
             draws = [Draw(bars[eta], target, seed) for eta, seed in todo]
             steps = sum(each.steps for each in passes)

@@ -12,9 +12,10 @@ from torch.nn.functional import mse_loss
 from imagic_cli.backends.base import Backend, Guide, Level
 from imagic_cli.embedding import Embedding
 from imagic_cli.image import to_tensor
+from imagic_cli.memory import release
 from imagic_cli.names import BASE
 from imagic_cli.noise import Stream
-from imagic_cli.precision import Precision, release
+from imagic_cli.precision import Precision
 
 # Single draws say nothing: the loss differs by an order of magnitude between timesteps.
 PROBE_DRAWS = 8

@@ -13,6 +13,7 @@ from imagic_cli.backends.source import Model
 from imagic_cli.config import How
 from imagic_cli.events import Finished, Listener, Note
 from imagic_cli.freshness import check_progress, drop_progress, is_done
+from imagic_cli.memory import release
 from imagic_cli.precision import Precision, environment, memory_errors, pick_device
 from imagic_cli.record import Record
 from imagic_cli.run import Run
@@ -49,6 +50,7 @@ def optimize(run: Run, record: Record, image: Image.Image, model: Model, how: Ho
             precision = Precision(record.optimize.dtype, pick_device(how.device))
             with memory_errors(_SAVES_MEMORY):
                 _train(run, record, image, model, how, force, precision, tell)
+            release(precision.device)
             run.note_stage("optimize", environment(precision.device), started)
         else:
             drop_progress(run.progress_file("optimize"), stamp)

@@ -23,6 +23,7 @@ from imagic_cli.events import Listener, Note, Probed, Saved, Started, Stepped
 from imagic_cli.fit import Objective, Step, fit
 from imagic_cli.freshness import check_progress
 from imagic_cli.graph import Graphed, is_graphed
+from imagic_cli.memory import keep_freed, release
 from imagic_cli.names import part, typed
 from imagic_cli.noise import Stream
 from imagic_cli.precision import Precision, environment
@@ -100,6 +101,9 @@ class Training:
             NumberError: something is no longer finite; the last good progress is kept.
             ArtifactError: there is progress of other work, and no `force`.
         """
+        # What loading used for a moment would be held for as long as the steps are.
+        release(self.precision.device)
+        keep_freed()
         stage, steps = self.stamp.stage, self.settings.steps
         files.inner_folder(self.run.path, ".progress")
         self._restore()
@@ -127,6 +131,7 @@ class Training:
         self._check_leaves(steps)
         # Moments and gradients are as large as what is trained, three times over, and of no use to what follows.
         self.updates.forget()
+        release(self.precision.device)
 
     def finish(self) -> None:
         """Forget the progress, once the artifact is on the disk."""

@@ -1,0 +1,61 @@
+"""What the process holds on to, and what it gives back."""
+
+from __future__ import annotations
+
+import gc
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import toys
+from drive import done
+
+from imagic_cli.artifacts import Weights
+from imagic_cli.backends.latent import LatentBackend
+
+STEPS = """
+import resource, sys, torch
+from imagic_cli.memory import keep_freed
+if sys.argv[1] == "kept":
+    keep_freed()
+def step():
+    return [torch.ones(1 << 20) for _ in range(8)]
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+step(); step()
+before = faults()
+for _ in range(10):
+    step()
+print((faults() - before) // 10)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="speaks to the GNU C library")
+def test_a_step_works_in_the_memory_of_the_one_before() -> None:
+    faults = {}
+    for how in ("left", "kept"):
+        found = subprocess.run([sys.executable, "-c", STEPS, how], check=True, capture_output=True, text=True)
+        faults[how] = int(found.stdout)
+    assert faults["kept"] < faults["left"] / 5
+
+
+def test_sampling_holds_no_second_copy_of_what_was_trained(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toys.picture(48).save(tmp_path / "bird.png")
+    run = tmp_path / "run"
+    done("optimize", tmp_path / "bird.png", "a bird", "--model", models / "sd", "--run", run, "--steps", 1)
+    done("finetune", "--run", run, "--steps", 1)
+    render, held = LatentBackend.render, []
+
+    def rendered(*arguments: Any, **options: Any) -> Any:
+        gc.collect()
+        held.append(sum(isinstance(each, Weights) for each in gc.get_objects()))
+        return render(*arguments, **options)
+
+    monkeypatch.setattr(LatentBackend, "render", rendered)
+    done("generate", "--run", run)
+    assert held == [0]
