@@ -6,7 +6,7 @@ One process runs the paper's recipe through the command line, as a user would bu
 `--probe-every 0`: 1000 steps of A, 1500 of B over every weight, an image of 50 guided steps, then eight in one call.
 Beside it: the first steps of a LoRA's B; those of A and B without a graph, whose losses must be those of the graph
 (made twice: what differs between the two, no graph can be blamed for); and with `--peer` diffusers' community pipeline
-on the same model, driven as `speed.py` does. Each part's numbers are a line of JSON as soon as they are there, and a
+on the same model, driven as `peers.py` does. Each part's numbers are a line of JSON as soon as they are there, and a
 part that fails leaves the others alone. `--quick` is a toy model and few steps on any device, to try the script.
 
 Seconds of a stage are of the whole command, loading and saving included; those of a step are a median. Memory is in GB
@@ -18,11 +18,9 @@ from __future__ import annotations
 
 import argparse
 import gc
-import importlib.util
 import io
 import json
 import shutil
-import statistics
 import sys
 import time
 import traceback
@@ -35,7 +33,9 @@ import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+import peers
 import toys
+from peers import TEXT, Forwards, median_gap
 
 import imagic_cli.backends.stable_diffusion
 import imagic_cli.stages.finetune
@@ -44,26 +44,22 @@ import imagic_cli.stages.optimize  # noqa: F401
 from imagic_cli.cli import run
 from imagic_cli.stages import training
 
-TEXT = "a bird spreading wings"
 PARTS = ("machine", "A", "B", "image", "images", "eager", "LoRA", "peer", "again")
 FLOPS = {"A": 1.67e12, "B": 2.41e12, "image": 1.607e12}
 PARAMETERS, ADAM_BYTES = 859_520_964, 30
-# The first steps choose kernels and capture the graph.
-WARM_UP = 4
 
 
 class EnoughError(BaseException):
     """As many steps as were wanted: no handler of the package may take it for a failure."""
 
 
-class Clock:
-    """When each update and each forward pass of the denoiser was, and the losses; where wanted, an early end."""
+class Clock(Forwards):
+    """When each update was too, and the losses; where wanted, an early end."""
 
     def __init__(self) -> None:
-        from diffusers import UNet2DConditionModel
-
+        super().__init__()
         self.forget(None)
-        fit, forward = training.fit, UNet2DConditionModel.forward
+        fit = training.fit
 
         def counted(*arguments: object) -> Iterator[object]:
             for step in fit(*arguments):
@@ -73,23 +69,13 @@ class Clock:
                 if step.index == self.most:
                     raise EnoughError
 
-        def begun(*arguments: object, **options: object) -> object:
-            self.forwards.append(time.perf_counter())
-            return forward(*arguments, **options)
-
-        training.fit, UNet2DConditionModel.forward = counted, begun
+        training.fit = counted
 
     def forget(self, most: int | None) -> None:
         self.most = most
         self.updates: list[float] = []
-        self.forwards: list[float] = []
+        self.begun.clear()
         self.losses: list[float] = []
-
-
-def median_gap(times: list[float]) -> float:
-    return statistics.median(
-        after - before for before, after in zip(times[WARM_UP:], times[WARM_UP + 1 :], strict=False)
-    )
 
 
 def release() -> None:
@@ -162,9 +148,9 @@ class Bench:
     def trained(self, seconds: float) -> dict[str, object]:
         step = median_gap(self.clock.updates)
         steps = len(self.clock.updates)
-        first = self.clock.updates[0] - self.clock.forwards[0]
+        first = self.clock.updates[0] - self.clock.begun[0]
         spent = {"seconds": seconds, "steps": steps, "step ms": 1e3 * step}
-        return spent | {"training s": self.clock.updates[-1] - self.clock.forwards[0], "first step s": first} | memory()
+        return spent | {"training s": self.clock.updates[-1] - self.clock.begun[0], "first step s": first} | memory()
 
     def machine(self) -> dict[str, object]:
         """What the device does at best, with what is installed."""
@@ -220,8 +206,8 @@ class Bench:
         settings = ["--steps", self.steps["image"], "--guidance", 7.5, "--force"]
         seconds = self.imagic("generate", "--run", self.given.work / "run", *which, *settings)
         ended = time.perf_counter()
-        spent = {"seconds": seconds, "after loading s": ended - self.clock.forwards[0]}
-        return spent | {"step ms": 1e3 * median_gap(self.clock.forwards)} | memory()
+        spent = {"seconds": seconds, "after loading s": ended - self.clock.begun[0]}
+        return spent | {"step ms": 1e3 * self.clock.step()} | memory()
 
     def eager(self) -> dict[str, object]:
         """The first steps of A and B without a graph."""
@@ -251,51 +237,24 @@ class Bench:
 
     def peer(self) -> dict[str, object]:
         """The community pipeline."""
-        from diffusers import StableDiffusionPipeline
-
         release()
-        spec = importlib.util.spec_from_file_location("peer", self.given.peer)
-        assert spec and spec.loader
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        if device == "cpu":
-            # Accelerate refuses its mixed precision there.
-            real = module.Accelerator
-            module.Accelerator = lambda **options: real(**options | {"mixed_precision": "no"})
-        # In the format that the pipeline has where nothing is said: its mixed precision wraps no network.
-        whole = StableDiffusionPipeline.from_pretrained(self.model, safety_checker=None, dtype=torch.float32)
-        parts = whole.components
-        parts.pop("image_encoder", None)
-        pipeline = module.ImagicStableDiffusionPipeline(**parts)
-        pipeline.to(device)
-        picture = Image.open(self.photo).convert("RGB")
-        side = {"height": picture.height, "width": picture.width}
+        peer = peers.Community(self.given.peer, self.model, self.photo)
         found: dict[str, object] = {}
         for stage, a, b in (("A", self.peer_steps, 0), ("B", 0, self.peer_steps)):
             release()
             self.clock.forget(None)
-            with redirect_stderr(io.StringIO()):
-                pipeline.train(
-                    TEXT,
-                    picture,
-                    **side,
-                    generator=torch.Generator(device).manual_seed(0),
-                    text_embedding_optimization_steps=a,
-                    model_fine_tuning_optimization_steps=b,
-                )
-            step = 1e3 * median_gap(self.clock.forwards)
+            peer.train(a, b)
+            step = 1e3 * self.clock.step()
             found[stage] = {"step ms": step} | memory() | self.ratio(stage, step, "step ms")
         # What training leaves would be counted to the image.
-        pipeline.unet.zero_grad(set_to_none=True)
+        peer.pipeline.unet.zero_grad(set_to_none=True)
         release()
         self.clock.forget(None)
         begun = time.perf_counter()
-        with redirect_stderr(io.StringIO()):
-            pipeline(alpha=0.7, num_inference_steps=self.steps["image"], **side)
+        peer.sample(self.steps["image"])
         seconds = time.perf_counter() - begun
         ratio = self.ratio("image", seconds, "after loading s")
-        found["image"] = {"seconds": seconds, "step ms": 1e3 * median_gap(self.clock.forwards)} | memory() | ratio
+        found["image"] = {"seconds": seconds, "step ms": 1e3 * self.clock.step()} | memory() | ratio
         return found
 
     def ratio(self, stage: str, theirs: float, what: str) -> dict[str, float]:

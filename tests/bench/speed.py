@@ -1,70 +1,38 @@
-"""Speed and memory beside diffusers' community Imagic pipeline: the same model, photograph, steps, batch and threads.
+"""Speed and memory beside diffusers' own programs: the same model, photograph, steps, batch and threads.
 
     python tests/bench/speed.py --peer imagic_stable_diffusion.py (--model FOLDER | --width SHARE) [--steps 40]
+        [--dreambooth train_dreambooth.py] [--no-sweep]
 
-The peer's file is not ours and not in the repository: take examples/community/imagic_stable_diffusion.py from the
-diffusers repository at the version that is installed. It is driven as its users drive it, through `train` and a call,
-with two changes: its mixed precision is off where there is no GPU (accelerate refuses it there), and without a safety
-checker. Ours runs through its command line in the process that is measured. Both take turns, so that both meet the same
-disturbances of the machine; a ratio is the median of the rounds' ratios, and the spread is their range.
+What the peers are and how they are driven: `peers.py`. Ours runs through its command line in the process that is
+measured. The programs take turns, so that all meet the same disturbances of the machine; a ratio is the median of the
+rounds' ratios, and the spread is their range.
 
 With --width the model is Stable Diffusion 1.x with random weights, its UNet that many times as wide as the real one.
 
-Seconds: a step of A and of B; an image (ours loads the model for it, the peer has it loaded); from the start of the
-process to the first pass of the denoiser. Memory: the peak of all that, MiB, above what the imports take.
+Seconds: a step of A, of B and of guided sampling; an image (ours loads the model for it, the community pipeline has it
+loaded); from the start of the process to the first pass of the denoiser. Memory: the peak of all that, MiB, above what
+the imports take. Share: the model's FLOPs of a step at the rate of a large matrix product on this machine, in the time
+of the step.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
-import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import redirect_stdout
 from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
 
+import peers
 import torch
-
-TEXT = "a bird spreading wings"
-IMAGE_STEPS = 25
-# Every process times these: the first calls of a network choose kernels and allocate.
-WARM_UP = 3
-
-
-class Stopwatch:
-    """When each forward pass of the denoiser began: the steps of whatever runs are what lies between."""
-
-    def __init__(self, started: float) -> None:
-        from diffusers import UNet2DConditionModel
-
-        self.start_up = 0.0
-
-        self.begun: list[float] = []
-        forward = UNet2DConditionModel.forward
-
-        def timed(*arguments: object, **options: object) -> object:
-            self.start_up = self.start_up or time.time() - started
-            self.begun.append(time.perf_counter())
-            return forward(*arguments, **options)
-
-        UNet2DConditionModel.forward = timed
-
-    def step(self, work: Callable[[], object]) -> float:
-        """Median seconds from one forward pass of `work` to the next."""
-        self.begun.clear()
-        work()
-        gaps = [after - before for before, after in zip(self.begun, self.begun[1:], strict=False)]
-        return statistics.median(gaps[WARM_UP:])
+from peers import TEXT, Forwards
 
 
 def say(found: object, indent: int | None = None) -> None:
@@ -72,8 +40,29 @@ def say(found: object, indent: int | None = None) -> None:
 
 
 def memory() -> float:
-    """Peak resident memory of this process, MiB (Linux counts it in KiB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Peak resident memory of this process, MiB (Linux alone tells; what getrusage says includes the parent's)."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+class Measured:
+    """The quantities of one round of one program."""
+
+    def __init__(self, started: float) -> None:
+        self.started = started
+        self.forwards = Forwards()
+        self.imports = memory()
+        self.found: dict[str, float] = {}
+
+    def step(self, name: str) -> None:
+        """What has run since the last call was this stage."""
+        self.found[name] = self.forwards.step()
+        self.forwards.begun.clear()
+
+    def all(self) -> dict[str, float]:
+        assert self.forwards.first is not None
+        start_up = self.forwards.first - self.started
+        return self.found | {"start-up": start_up, "memory": memory() - self.imports}
 
 
 def ours(given: argparse.Namespace) -> dict[str, float]:
@@ -84,82 +73,71 @@ def ours(given: argparse.Namespace) -> dict[str, float]:
     import imagic_cli.stages.optimize  # noqa: F401
     from imagic_cli.cli import run
 
-    def imagic(*arguments: object) -> Callable[[], None]:
-        def call() -> None:
-            with redirect_stdout(StringIO()):
-                code = run([*(str(each) for each in arguments), "--run", str(given.work), "--quiet"])
-            if code:
-                sys.exit(code)
-
-        return call
+    def imagic(*arguments: object) -> None:
+        with redirect_stdout(StringIO()):
+            code = run([*(str(each) for each in arguments), "--run", str(given.work / "run"), "--quiet"])
+        if code:
+            sys.exit(code)
 
     # The paper's settings and no others: one draw a step.
     common = ["--steps", given.steps, "--batch", 1, "--probe-every", 0]
-    watch = Stopwatch(given.started)
-    before = memory()
-    a = watch.step(imagic("optimize", given.photo, TEXT, "--model", given.model, *common, "--lr", 1e-3))
-    b = watch.step(imagic("finetune", *common, "--lr", 2e-6))
+    measured = Measured(given.started)
+    photo = ["optimize", given.photo, TEXT, "--size", given.size]
+    imagic(*photo, "--model", given.model, *common, "--lr", 1e-3)
+    measured.step("A")
+    imagic("finetune", *common, "--lr", 2e-6)
+    measured.step("B")
     begun = time.perf_counter()
-    imagic("generate", "--eta", 0.7, "--steps", IMAGE_STEPS)()
-    image = time.perf_counter() - begun
-    return {"A": a, "B": b, "image": image, "start-up": watch.start_up, "memory": memory() - before}
+    imagic("generate", "--eta", 0.7, "--steps", given.image_steps, "--guidance", 7.5)
+    measured.found["image"] = time.perf_counter() - begun
+    measured.step("sampling")
+    return measured.all()
 
 
-def peer(given: argparse.Namespace) -> dict[str, float]:
+def community(given: argparse.Namespace) -> dict[str, float]:
     """One round of the community pipeline."""
-    import accelerate
-    from diffusers import StableDiffusionPipeline
-    from PIL import Image
-
-    if not torch.cuda.is_available():
-        real = accelerate.Accelerator
-        accelerate.Accelerator = lambda **options: real(**options | {"mixed_precision": "no"})
-    spec = importlib.util.spec_from_file_location("peer", given.peer)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    watch = Stopwatch(given.started)
-    before = memory()
-    parts = StableDiffusionPipeline.from_pretrained(given.model, safety_checker=None).components
-    parts.pop("image_encoder", None)
-    pipeline = module.ImagicStableDiffusionPipeline(**parts)
-    pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
-    image = Image.open(given.photo).convert("RGB")
-    side = {"height": image.height, "width": image.width}
-
-    def train(a: int, b: int) -> Callable[[], None]:
-        return lambda: pipeline.train(
-            TEXT,
-            image,
-            **side,
-            generator=torch.Generator().manual_seed(0),
-            text_embedding_optimization_steps=a,
-            model_fine_tuning_optimization_steps=b,
-        )
-
-    a, b = watch.step(train(given.steps, 0)), watch.step(train(0, given.steps))
+    measured = Measured(given.started)
+    peer = peers.Community(given.peer, given.model, given.photo)
+    peer.train(given.steps, 0)
+    measured.step("A")
+    peer.train(0, given.steps)
+    measured.step("B")
     begun = time.perf_counter()
-    pipeline(alpha=0.7, num_inference_steps=IMAGE_STEPS, **side)
-    image = time.perf_counter() - begun
-    return {"A": a, "B": b, "image": image, "start-up": watch.start_up, "memory": memory() - before}
+    peer.sample(given.image_steps)
+    measured.found["image"] = time.perf_counter() - begun
+    measured.step("sampling")
+    return measured.all()
 
 
-def rounds(arguments: argparse.Namespace, photo: Path) -> dict[str, list[dict[str, float]]]:
-    """Both programs in turn, each in a process of its own."""
-    found: dict[str, list[dict[str, float]]] = {"ours": [], "peer": []}
-    for turn in range(arguments.rounds):
+def dreambooth(given: argparse.Namespace) -> dict[str, float]:
+    """One round of DreamBooth, which is stage B alone."""
+    measured = Measured(given.started)
+    peers.dreambooth(given.dreambooth, given.model, given.photo, given.work, given.steps)
+    measured.step("B")
+    return measured.all()
+
+
+PROGRAMS = {"ours": ours, "community": community, "dreambooth": dreambooth}
+
+
+def rounds(given: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
+    """All programs in turn, each in a process of its own."""
+    names = ["ours", "community", *(["dreambooth"] if given.dreambooth else [])]
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    shared = ("photo", "model", "peer", "dreambooth", "steps", "image_steps", "size")
+    told = [f"--{name.replace('_', '-')}={value}" for name in shared if (value := getattr(given, name)) is not None]
+    for turn in range(given.rounds):
         for name in sorted(found, reverse=turn % 2 == 1):
             with tempfile.TemporaryDirectory() as folder:
-                command = [sys.executable, __file__, "--one", name, "--photo", str(photo), "--work", f"{folder}/run"]
-                command += ["--model", str(arguments.model), "--peer", str(arguments.peer)]
-                command += ["--steps", str(arguments.steps), "--started", str(time.time())]
-                done = subprocess.run(command, check=True, capture_output=True, text=True)
+                command = [sys.executable, __file__, *told, "--one", name, "--work", folder]
+                command += ["--started", str(time.time())]
+                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             found[name].append(json.loads(done.stdout.splitlines()[-1]))
-            sys.stderr.write(f"{turn + 1}/{arguments.rounds} {name}: {found[name][-1]}\n")
+            sys.stderr.write(f"{turn + 1}/{given.rounds} {name}: {found[name][-1]}\n")
     return found
 
 
-def sweep(given: argparse.Namespace, photo: Path) -> dict[str, float]:
+def sweep(given: argparse.Namespace) -> dict[str, float]:
     """Seconds for forty images (5 eta, 8 seeds) in one call, and for the forty calls that they would be (of four)."""
 
     def imagic(*arguments: object) -> float:
@@ -170,48 +148,90 @@ def sweep(given: argparse.Namespace, photo: Path) -> dict[str, float]:
 
     with tempfile.TemporaryDirectory() as folder:
         run = ["--run", f"{folder}/run"]
-        imagic("optimize", photo, TEXT, "--model", given.model, "--steps", 1, *run)
+        imagic("optimize", given.photo, TEXT, "--model", given.model, "--size", given.size, "--steps", 1, *run)
         imagic("finetune", "--steps", 1, *run)
-        sampling = ["--steps", IMAGE_STEPS, *run]
+        sampling = ["--steps", given.image_steps, *run]
         single = [imagic("generate", "--eta", 0.7, "--seed", seed, *sampling) for seed in range(100, 104)]
         together = imagic("generate", "--eta", "0.6:0.8:0.05", "--seeds", 8, *sampling)
     alone = 40 * statistics.median(single)
     return {"one call": together, "forty calls": alone, "ratio": alone / together}
 
 
-def compared(found: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
-    """For each quantity both medians, and the peer's over ours: its median and range over the rounds."""
-    table = {}
-    for what in found["ours"][0]:
-        mine, theirs = ([each[what] for each in found[name]] for name in ("ours", "peer"))
-        ratios = sorted(b / a for a, b in zip(mine, theirs, strict=True))
-        table[what] = {
-            "ours": statistics.median(mine),
-            "peer": statistics.median(theirs),
-            "peer / ours": statistics.median(ratios),
-            "least": ratios[0],
-            "most": ratios[-1],
-        }
+def compared(found: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, dict[str, float]]]:
+    """For each peer and quantity both medians, and the peer's over ours: its median and range over the rounds."""
+    table: dict[str, dict[str, dict[str, float]]] = {}
+    for peer in found.keys() - {"ours"}:
+        for what in found[peer][0]:
+            mine, theirs = ([each[what] for each in found[name]] for name in ("ours", peer))
+            ratios = sorted(b / a for a, b in zip(mine, theirs, strict=True))
+            table.setdefault(peer, {})[what] = {
+                "ours": statistics.median(mine),
+                "peer": statistics.median(theirs),
+                "peer / ours": statistics.median(ratios),
+                "least": ratios[0],
+                "most": ratios[-1],
+            }
     return table
+
+
+def flops(model: Path, size: int) -> dict[str, float]:
+    """Those of one step of each kind, counted without weights."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from imagic_cli import backends
+    from imagic_cli.backends.source import find
+    from imagic_cli.config import ModelSource
+    from imagic_cli.precision import Precision
+    from imagic_cli.stages.objective import Drawn, denoising_loss
+
+    blank = backends.load(find(ModelSource(source=str(model)))).blank(size, size)
+    drawn = Drawn(torch.empty_like(blank.clean), torch.empty(1, dtype=torch.long, device="meta"), None)
+    found = {}
+    for name in ("A", "B", "sampling"):
+        blank.level.module.requires_grad_(name == "B")
+        embedding = blank.embedding.leaves() if name == "A" else blank.embedding
+        with FlopCounterMode(display=False) as counter:
+            loss = denoising_loss(blank.level, blank.clean, embedding, drawn, Precision("fp32", torch.device("meta")))
+            if name == "sampling":
+                # Guided: twice in one batch.
+                found[name] = 2.0 * counter.get_total_flops()
+                continue
+            loss.backward()
+        found[name] = float(counter.get_total_flops())
+    return found
+
+
+def rate(side: int = 2048) -> float:
+    """FLOP/s of a large fp32 matrix product, the best of several."""
+    left, right = torch.randn(2, side, side)
+    seconds = []
+    for _ in range(8):
+        begun = time.perf_counter()
+        left @ right
+        seconds.append(time.perf_counter() - begun)
+    return 2.0 * side**3 / min(seconds)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", type=Path, required=True, help="the community pipeline's file")
+    parser.add_argument("--dreambooth", type=Path, help="the DreamBooth script's file")
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--model", type=Path, help="a Stable Diffusion folder")
     which.add_argument("--width", type=float, help="of a random UNet, as a share of Stable Diffusion's")
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=40, help="of A and of B")
+    parser.add_argument("--image-steps", type=int, default=25)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size", type=int, default=128, help="side of the picture, pixels")
+    parser.add_argument("--no-sweep", action="store_true", help="leave out the forty images in one call")
     parser.add_argument("--json", type=Path, help="write the table there too")
-    parser.add_argument("--one", choices=["ours", "peer"], help=argparse.SUPPRESS)
+    parser.add_argument("--one", choices=list(PROGRAMS), help=argparse.SUPPRESS)
     parser.add_argument("--photo", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--started", type=float, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
-        say({"ours": ours, "peer": peer}[given.one](given))
+        say(PROGRAMS[given.one](given))
         return
     from imagic_cli.sketchbook.scenes import Scene
 
@@ -221,20 +241,30 @@ def main() -> None:
 
             given.model = Path(folder) / "model"
             shape.build(given.model, given.width)
-        photo = Path(folder) / "photo.png"
-        Scene.from_text("a red bird on grass", 4).draw(given.size).save(photo)
-        table = compared(rounds(given, photo)) | {"sweep": sweep(given, photo)}
+        given.photo = Path(folder) / "photo.png"
+        Scene.from_text("a red bird on grass", 4).draw(given.size).save(given.photo)
+        best, work = rate(), flops(given.model, given.size)
+        found = rounds(given)
+        table: dict[str, object] = dict(compared(found))
+        table["share"] = {
+            stage: each / best / statistics.median(one[stage] for one in found["ours"]) for stage, each in work.items()
+        }
+        if not given.no_sweep:
+            table["sweep"] = sweep(given)
     about = {
         "versions": {name: version(name) for name in ("torch", "diffusers", "accelerate")},
-        "threads": os.environ.get("OMP_NUM_THREADS", "all"),
+        "threads": torch.get_num_threads(),
         "processor": platform.processor() or platform.machine(),
+        "GFLOP/s of a large product": best / 1e9,
+        "GFLOP of a step": {stage: each / 1e9 for stage, each in work.items()},
+        "size": given.size,
         "steps": given.steps,
         "rounds": given.rounds,
     }
-    found = {"about": about, "table": table}
+    result = {"about": about, "table": table}
     if given.json:
-        given.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    say(found, indent=2)
+        given.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    say(result, indent=2)
 
 
 if __name__ == "__main__":
