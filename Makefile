@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cascade-demo check test lint types format torture memory delta bench sketchbook cascade clean
+.PHONY: help setup demo cascade-demo check test lint types format torture memory delta recipes bench sketchbook cascade clean
 
 help:  ## Show this
 	@awk -F ':.*## ' '/^[a-z].*:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,7 +58,12 @@ memory: setup  ## Peak memory of one A and one B step on the Stable Diffusion 1.
 delta: setup  ## How far images differ when the fine-tuned change is stored in fp16, bf16 or fp32
 	$(BIN)/python tests/bench/delta.py
 
-# The peer: examples/community/imagic_stable_diffusion.py of diffusers, at the installed version.
+recipes: setup  ## Which recipe edits drawn scenes best for its time, into docs/recipes.md (resumable)
+	mkdir -p runs
+	$(BIN)/python tests/bench/recipes.py --work runs/recipes > runs/recipes.md
+	mv runs/recipes.md docs/recipes.md
+
+# The peer: tests/bench/peers.py says where its file comes from.
 bench: setup  ## Speed and memory beside diffusers' community Imagic pipeline: make bench PEER=FILE
 	$(BIN)/python tests/bench/speed.py --peer $(PEER) --model imagic_cli/sketchbook/model
 

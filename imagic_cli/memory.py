@@ -10,7 +10,7 @@ import torch
 
 # malloc.h of the GNU C library.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-# The largest that it accepts, and a step's worth of gradients and activations of a small denoiser.
+# The largest that it accepts on 64 bits, and a step's worth of gradients and activations of a small denoiser.
 _MAPPED_BYTES, _KEPT_BYTES = 32 << 20, 128 << 20
 
 

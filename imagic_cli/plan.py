@@ -80,7 +80,7 @@ def _trained(name: str, blank: Blank, settings: TrainSettings, device: torch.dev
     blank.level.module.requires_grad_(False)
     embedding, trained = _leaves(blank, settings)
     frozen = sum(each.numel() for each in blank.level.module.parameters() if not each.requires_grad)
-    flop, activations = _step(blank, embedding, settings.batch, backward=True)
+    flop, activations = counted(blank, embedding, settings.batch, backward=True)
     # fp32 master weights, gradients and moments of what is trained, and the frozen rest.
     rest = 4 if isinstance(settings, FinetuneSettings) and settings.method != "lora" else dtype.itemsize
     memory = trained * 4 * (2 + _MOMENTS) + frozen * rest
@@ -108,7 +108,7 @@ def _sampled(
 ) -> Cost:
     flop, activations = 0.0, 0
     for each, blank in zip(passes, blanks, strict=True):
-        one, kept = _step(blank, blank.embedding, 1, backward=False)
+        one, kept = counted(blank, blank.embedding, 1, backward=False)
         flop += one * (2 if each.guidance > 1 else 1) * each.steps * images
         activations = max(activations, kept)
     told = " then ".join(f"{each.steps} steps of {each.name} at guidance {each.guidance}" for each in passes)
@@ -129,7 +129,7 @@ def _cost(
     device: torch.device,
     dtype: torch.dtype,
 ) -> Cost:
-    seconds = flop / (_rate(device, dtype) * _EFFICIENCY)
+    seconds = flop / (product_rate(device, dtype) * _EFFICIENCY)
     return Cost(stage, work, flop, seconds, memory + activations * dtype.itemsize // 4, disk)
 
 
@@ -137,8 +137,8 @@ def _parameters(blank: Blank) -> int:
     return sum(each.numel() for each in blank.level.module.parameters())
 
 
-def _step(blank: Blank, embedding: Embedding, batch: int, backward: bool) -> tuple[float, int]:
-    # Operations of one forward (and backward), and fp32 bytes that autograd keeps between the two.
+def counted(blank: Blank, embedding: Embedding, batch: int, backward: bool) -> tuple[float, int]:
+    """Operations of one forward (and backward) pass, and the fp32 bytes that autograd keeps between the two."""
     level = blank.level
     kept: dict[int, int] = {}
 
@@ -158,8 +158,8 @@ def _step(blank: Blank, embedding: Embedding, batch: int, backward: bool) -> tup
     return float(counter.get_total_flops()), sum(kept.values()) or prediction.numel() * 4
 
 
-def _rate(device: torch.device, dtype: torch.dtype) -> float:
-    # Operations per second of a matrix product, best of a few: the machine may be doing other things.
+def product_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations per second of a matrix product, best of a few: the machine may be doing other things."""
     side = 2048 if device.type == "cuda" else 768
     factor = torch.ones(side, side, device=device, dtype=dtype)
     best = float("inf")

@@ -44,9 +44,11 @@ class Updates:
         self._index = 0
         self.torn = False
         """Whether the last update was refused after a part of it was made."""
-        if scaler is None:
-            for leaf, part in self._of.items():
-                leaf.register_post_accumulate_grad_hook(partial(self._arrived, part))
+        self._hooks = [
+            leaf.register_post_accumulate_grad_hook(partial(self._arrived, part))
+            for leaf, part in self._of.items()
+            if scaler is None
+        ]
 
     def make(self, loss: Tensor, index: int) -> float:
         """Differentiate `loss`, update every leaf and return the loss; `index` names the step in an error.
@@ -78,7 +80,10 @@ class Updates:
             part.restore([states[leaf] for leaf in part.leaves])
 
     def forget(self) -> None:
-        """Free moments and gradients."""
+        """Free moments and gradients; no update follows."""
+        # Through its hook a leaf holds all of this, and so itself, where no collection sees it.
+        for hook in self._hooks:
+            hook.remove()
         for part in self.parts:
             part.drop_gradients()
             part.optimizer.state.clear()
@@ -111,6 +116,8 @@ class _Part:
     """
 
     def __init__(self, leaves: list[Tensor], make: Callable[[list[Tensor]], torch.optim.Optimizer]) -> None:
+        # Else memory order is no order of its numbers alone, or autograd lays out the gradient in another.
+        assert all(torch.empty_like(leaf).stride() == leaf.stride() for leaf in leaves)
         self.leaves = leaves
         self.rows = {leaf: _row(leaf.detach()) for leaf in leaves}
         self.optimizer = make(list(self.rows.values()))
@@ -176,8 +183,8 @@ def _scaled_update(part: _Part, scaler: GradScaler, loss: Tensor, index: int) ->
     if loss.requires_grad:
         _finite_value(loss, index)
         scaler.scale(loss).backward()
-    # An overflow at a high scale is expected: the scaler skips that update and halves. Below 1 it is no overflow.
     part.take_gradients()
+    # An overflow at a high scale is expected: the scaler skips that update and halves. Below 1 it is no overflow.
     scaler.step(part.optimizer)
     scaler.update()
     part.drop_gradients()

@@ -6,14 +6,16 @@ import gc
 import platform
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import toys
 from drive import done
 
-from imagic_cli.artifacts import Weights
+from imagic_cli.artifacts import Loaded, Weights
 from imagic_cli.backends.latent import LatentBackend
 
 STEPS = """
@@ -49,13 +51,22 @@ def test_sampling_holds_no_second_copy_of_what_was_trained(
     run = tmp_path / "run"
     done("optimize", tmp_path / "bird.png", "a bird", "--model", models / "sd", "--run", run, "--steps", 1)
     done("finetune", "--run", run, "--steps", 1)
-    render, held = LatentBackend.render, []
+    load, render = Weights.load, LatentBackend.render
+    read: list[weakref.ref[torch.Tensor]] = []
+    held = []
+
+    def loaded(path: Path) -> Loaded[Weights]:
+        found = load(path)
+        read.extend(weakref.ref(each) for each in found.content.deltas.values())
+        return found
 
     def rendered(*arguments: Any, **options: Any) -> Any:
         gc.collect()
-        held.append(sum(isinstance(each, Weights) for each in gc.get_objects()))
+        held.append(sum(each() is not None for each in read))
         return render(*arguments, **options)
 
+    monkeypatch.setattr(Weights, "load", loaded)
     monkeypatch.setattr(LatentBackend, "render", rendered)
     done("generate", "--run", run)
+    assert read
     assert held == [0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from functools import partial
 
 import pytest
@@ -59,13 +61,27 @@ def test_no_gradient_outlives_its_update() -> None:
 
     def held(_leaf: Tensor) -> None:
         nonlocal most
-        most = max(most, sum(p.grad.nbytes for p in net.parameters() if p.grad is not None))
+        # The parts hold the same memory, as rows.
+        held = [each.grad for part in made.parts for each in part.leaves + list(part.rows.values())]
+        most = max(most, sum({grad.data_ptr(): grad.nbytes for grad in held if grad is not None}.values()))
 
     for p in net.parameters():
         p.register_post_accumulate_grad_hook(held)
     trained(net, made, range(2))
-    assert all(p.grad is None for p in net.parameters())
+    assert all(each.grad is None for part in made.parts for each in part.leaves + list(part.rows.values()))
     assert 0 < most < sum(p.nbytes for p in net.parameters()) / 2
+
+
+def test_what_was_trained_can_be_forgotten() -> None:
+    net = network()
+    made = Updates(list(net.parameters()), make)
+    trained(net, made, range(1))
+    leaf, whole = weakref.ref(net[1].weight), weakref.ref(made)
+    made.forget()
+    del net, made
+    gc.collect()
+    assert leaf() is None
+    assert whole() is None
 
 
 def test_what_was_restored_goes_on_bit_for_bit() -> None:

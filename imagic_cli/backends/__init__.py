@@ -41,7 +41,7 @@ def load(model: Model) -> Backend:
 @cache
 def _imported(module: str) -> ModuleType:
     found = importlib.import_module(module)
-    # The libraries are a million objects that stay: each collection would take a third of a second to find that.
+    # What the libraries are made of stays: each collection would take a third of a second to find that.
     gc.freeze()
     return found
 

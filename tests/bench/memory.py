@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -70,14 +69,13 @@ def build(folder: Path, width: float = 1.0) -> None:
 
 
 def peak(*arguments: object) -> float:
-    """Run the command in a process of its own and return its peak resident memory, GiB (Linux counts it in KiB)."""
-    command = [sys.executable, "-m", "imagic_cli", *(str(argument) for argument in arguments)]
-    process = subprocess.Popen(command)
-    _pid, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        sys.exit(f"exit code {process.returncode}: {' '.join(command)}")
-    return round(usage.ru_maxrss / 2**20, 1)
+    """Run the command in a process of its own and return its peak resident memory, GiB."""
+    script = Path(__file__).with_name("resident.py")
+    command = [sys.executable, str(script), *(str(argument) for argument in arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(f"exit code {done.returncode}: {' '.join(command)}")
+    return round(float(done.stdout) / 1024, 1)
 
 
 def main() -> None:

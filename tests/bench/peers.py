@@ -47,8 +47,8 @@ class Forwards:
 
 
 def median_gap(times: list[float]) -> float:
-    pairs = list(zip(times, times[1:], strict=False))
-    return statistics.median(after - before for before, after in pairs[min(WARM_UP, len(pairs) - 1) :])
+    gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    return statistics.median(gaps[WARM_UP:] or gaps[-1:])
 
 
 class Community:

@@ -31,18 +31,18 @@ from io import StringIO
 from pathlib import Path
 
 import peers
+import resident
 import torch
 from peers import TEXT, Forwards
+
+from imagic_cli import backends
+from imagic_cli.backends.source import find
+from imagic_cli.config import ModelSource
+from imagic_cli.plan import counted, product_rate
 
 
 def say(found: object, indent: int | None = None) -> None:
     sys.stdout.write(json.dumps(found, indent=indent) + "\n")
-
-
-def memory() -> float:
-    """Peak resident memory of this process, MiB (Linux alone tells; what getrusage says includes the parent's)."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 class Measured:
@@ -51,7 +51,7 @@ class Measured:
     def __init__(self, started: float) -> None:
         self.started = started
         self.forwards = Forwards()
-        self.imports = memory()
+        self.imports = resident.peak()
         self.found: dict[str, float] = {}
 
     def step(self, name: str) -> None:
@@ -62,7 +62,7 @@ class Measured:
     def all(self) -> dict[str, float]:
         assert self.forwards.first is not None
         start_up = self.forwards.first - self.started
-        return self.found | {"start-up": start_up, "memory": memory() - self.imports}
+        return self.found | {"start-up": start_up, "memory": resident.peak() - self.imports}
 
 
 def ours(given: argparse.Namespace) -> dict[str, float]:
@@ -160,7 +160,7 @@ def sweep(given: argparse.Namespace) -> dict[str, float]:
 def compared(found: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, dict[str, float]]]:
     """For each peer and quantity both medians, and the peer's over ours: its median and range over the rounds."""
     table: dict[str, dict[str, dict[str, float]]] = {}
-    for peer in found.keys() - {"ours"}:
+    for peer in [name for name in found if name != "ours"]:
         for what in found[peer][0]:
             mine, theirs = ([each[what] for each in found[name]] for name in ("ours", peer))
             ratios = sorted(b / a for a, b in zip(mine, theirs, strict=True))
@@ -176,40 +176,14 @@ def compared(found: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, di
 
 def flops(model: Path, size: int) -> dict[str, float]:
     """Those of one step of each kind, counted without weights."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from imagic_cli import backends
-    from imagic_cli.backends.source import find
-    from imagic_cli.config import ModelSource
-    from imagic_cli.precision import Precision
-    from imagic_cli.stages.objective import Drawn, denoising_loss
-
     blank = backends.load(find(ModelSource(source=str(model)))).blank(size, size)
-    drawn = Drawn(torch.empty_like(blank.clean), torch.empty(1, dtype=torch.long, device="meta"), None)
     found = {}
     for name in ("A", "B", "sampling"):
         blank.level.module.requires_grad_(name == "B")
         embedding = blank.embedding.leaves() if name == "A" else blank.embedding
-        with FlopCounterMode(display=False) as counter:
-            loss = denoising_loss(blank.level, blank.clean, embedding, drawn, Precision("fp32", torch.device("meta")))
-            if name == "sampling":
-                # Guided: twice in one batch.
-                found[name] = 2.0 * counter.get_total_flops()
-                continue
-            loss.backward()
-        found[name] = float(counter.get_total_flops())
+        # Guided: two in one batch.
+        found[name], _kept = counted(blank, embedding, 2 if name == "sampling" else 1, backward=name != "sampling")
     return found
-
-
-def rate(side: int = 2048) -> float:
-    """FLOP/s of a large fp32 matrix product, the best of several."""
-    left, right = torch.randn(2, side, side)
-    seconds = []
-    for _ in range(8):
-        begun = time.perf_counter()
-        left @ right
-        seconds.append(time.perf_counter() - begun)
-    return 2.0 * side**3 / min(seconds)
 
 
 def main() -> None:
@@ -243,7 +217,7 @@ def main() -> None:
             shape.build(given.model, given.width)
         given.photo = Path(folder) / "photo.png"
         Scene.from_text("a red bird on grass", 4).draw(given.size).save(given.photo)
-        best, work = rate(), flops(given.model, given.size)
+        best, work = product_rate(torch.device("cpu"), torch.float32), flops(given.model, given.size)
         found = rounds(given)
         table: dict[str, object] = dict(compared(found))
         table["share"] = {
