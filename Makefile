@@ -52,7 +52,7 @@ format: setup  ## Rewrite the files as lint wants them
 torture: setup  ## The full numbers of the reliability tests, into docs/torture.md (resumable)
 	$(BIN)/python tests/torture.py
 
-memory: setup  ## Peak memory of one A and one B step on the Stable Diffusion 1.x shape (860 M parameters)
+memory: setup  ## Peak memory of a step of A and of B and of an image on the Stable Diffusion 1.x shape (860 M parameters)
 	$(BIN)/python tests/bench/memory.py
 
 delta: setup  ## How far images differ when the fine-tuned change is stored in fp16, bf16 or fp32

@@ -1,4 +1,4 @@
-"""Peak memory of one step of stages A and B on the Stable Diffusion 1.x shape: 860 M parameters, random weights.
+"""Peak memory of a step of A and of B, and of an image: Stable Diffusion 1.x shape, 860 M parameters, random weights.
 
     python tests/bench/memory.py [--work FOLDER] [--size 512]
 
@@ -94,6 +94,7 @@ def main() -> None:
         "A, GiB": peak("optimize", photo, "a bird", "--model", model, "--run", run, "--size", options.size, *step),
         "B, LoRA, GiB": peak("finetune", "--run", run, "--method", "lora", *step),
         "B, GiB": peak("finetune", "--run", run, "--method", "full", *step),
+        "C, GiB": peak("generate", "--run", run, "--eta", 0.7, "--steps", 2, "--force"),
     }
     sys.stdout.write(json.dumps(found, indent=2) + "\n")
 
