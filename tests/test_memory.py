@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import platform
 import subprocess
 import sys
@@ -70,3 +71,16 @@ def test_sampling_holds_no_second_copy_of_what_was_trained(
     done("generate", "--run", run)
     assert read
     assert held == [0]
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "1"), ("0", "0")])
+def test_the_command_asks_torch_for_large_pages_unless_told_otherwise(before: str | None, after: str) -> None:
+    script = (
+        "import atexit, os, sys; from imagic_cli.cli import main; sys.argv = ['imagic', '--version'];"
+        "atexit.register(lambda: print(os.environ['THP_MEM_ALLOC_ENABLE'], 'torch' in sys.modules)); main()"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
+    environment |= {} if before is None else {"THP_MEM_ALLOC_ENABLE": before}
+    found = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, env=environment)
+    # And before torch is there, which reads it once.
+    assert found.stdout.splitlines()[-1] == f"{after} False"

@@ -8,6 +8,7 @@ is no less than the parent's own.
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -20,8 +21,9 @@ def peak() -> float:
 
 
 if __name__ == "__main__":
-    from imagic_cli.cli import run
+    from imagic_cli.cli import ENVIRONMENT, run
 
+    os.environ |= ENVIRONMENT
     with redirect_stdout(sys.stderr):
         code = run(sys.argv[1:])
     sys.stdout.write(f"{peak()}\n")

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -37,6 +38,7 @@ from peers import TEXT, Forwards
 
 from imagic_cli import backends
 from imagic_cli.backends.source import find
+from imagic_cli.cli import ENVIRONMENT
 from imagic_cli.config import ModelSource
 from imagic_cli.plan import counted, product_rate
 
@@ -131,7 +133,8 @@ def rounds(given: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
             with tempfile.TemporaryDirectory() as folder:
                 command = [sys.executable, __file__, *told, "--one", name, "--work", folder]
                 command += ["--started", str(time.time())]
-                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+                environment = os.environ | (ENVIRONMENT if name == "ours" else {})
+                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
             found[name].append(json.loads(done.stdout.splitlines()[-1]))
             sys.stderr.write(f"{turn + 1}/{given.rounds} {name}: {found[name][-1]}\n")
     return found
