@@ -59,7 +59,6 @@ def b(steps: int, rate: float, batch: int = 8, method: str | None = None) -> dic
 
 RECIPES = {
     "paper": (a(1000, 2e-3, 1), b(1500, 5e-7, 1)),
-    "paper, B at 1e-5": (a(1000, 2e-3, 1), b(1500, 1e-5, 1)),
     # What is not told is the preset's.
     "preset": ({}, {}),
     "half the steps": (a(20, 4e-2), b(20, 5e-5)),
@@ -130,7 +129,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder of the results")
-    parser.add_argument("--pairs", type=int, default=8)
+    parser.add_argument("--pairs", type=int, default=6)
     parser.add_argument("--recipe", action="append", choices=list(RECIPES), help="only these (may be repeated)")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
