@@ -3,10 +3,8 @@
     python tests/bench/recipes.py --work FOLDER [--pairs N] [--recipe NAME ...]
 
 Every recipe edits the same scenes of the benchmark with the bundled model, sampler and guidance, by texts as bare as
-the paper's, at eta 0.6, 0.7, 0.8 and 1 with four seeds. Written as a table with 95 % intervals over the scenes:
-how often some picture is right by the judge, also at a fidelity of 20 dB, how often one picture is, the fidelity of the
-best, and the processor time of both stages. What is done is kept in the folder and not done again, unless the recipe
-has changed.
+the paper's. Written as a table; what it shows is said above it. What is done is kept in the folder and not done again,
+unless the recipe has changed.
 """
 
 from __future__ import annotations
@@ -41,7 +39,7 @@ FLOOR = 20.0
 ABOUT = """# Recipes beside each other
 
 Written by `make recipes`. {pairs} scenes of `imagic bench sketchbook`, each edited with the bundled model by every
-recipe that has a line, at eta 0.6, 0.7, 0.8 and 1 with four seeds. Best: some picture of a scene's 16 is right by the
+recipe that has a line, at eta {etas} with {seeds} seeds. Best: some picture of a scene's {pictures} is right by the
 judge, also where what had to stay is kept to {floor:g} dB; one: a picture is. Kept: how near to the input the best one
 is outside the edit. In brackets 95 % intervals over the scenes. The last column is processor time of one machine: for
 comparing rows."""
@@ -153,9 +151,9 @@ def main() -> None:
                 sys.stderr.write(f"{path.name}\n")
             found.append(json.loads(path.read_text()))
         lines.append(row(name, found))
-    sys.stdout.write(
-        "\n".join([*ABOUT.format(**vars(given), floor=FLOOR).splitlines(), "", *markdown(head, lines)]) + "\n"
-    )
+    etas, pictures = ", ".join(f"{float(eta):g}" for eta in ETAS), len(ETAS) * SEEDS
+    about = ABOUT.format(pairs=given.pairs, etas=etas, seeds=SEEDS, pictures=pictures, floor=FLOOR)
+    sys.stdout.write("\n".join([about, "", *markdown(head, lines)]) + "\n")
 
 
 if __name__ == "__main__":
