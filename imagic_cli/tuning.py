@@ -69,18 +69,19 @@ def initialise(found: Mapping[str, Tensor], generator: torch.Generator) -> None:
             leaf.copy_(nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator))
 
 
-def changes(stored: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """What stage B's result adds to each weight: (parameter's name, fp32 tensor of its shape).
+def changes(stored: Mapping[str, Tensor], device: torch.device | str = "cpu") -> Iterator[tuple[str, Tensor]]:
+    """What stage B's result adds to each weight: (parameter's name, fp32 tensor of its shape, on the device).
 
     Args:
         stored: one level's deltas, or the factors of its LoRA; products are made one at a time, for they are large.
+        device: where they are wanted.
     """
     for name, tensor in stored.items():
         if name.endswith(DOWN):
             layer = name.removesuffix(DOWN)
-            yield f"{layer}.weight", stored[layer + UP].float() @ tensor.float()
+            yield f"{layer}.weight", stored[layer + UP].to(device).float() @ tensor.to(device).float()
         elif not name.endswith(UP):
-            yield name, tensor.float()
+            yield name, tensor.to(device).float()
 
 
 def _inject(module: nn.Module, rank: int) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Adam's updates, each made as soon as the backward pass has its gradients, which are then forgotten."""
+"""Adam's updates: each as soon as the backward pass has its gradients, or all of them once every gradient is known."""
 
 from __future__ import annotations
 
@@ -9,81 +9,147 @@ from typing import TypeGuard
 
 import torch
 from torch import Tensor
-from torch.amp.grad_scaler import GradScaler
+from torch.nn.utils import get_total_norm
 
 from imagic_cli.errors import NumberError
+from imagic_cli.graph import captured
 
-# Small enough to stay in a processor's cache, large enough that what an optimizer's call costs does not show.
-_CHUNK_BYTES = 4 << 20
+# Small enough to stay in the cache, large enough that what an optimizer's call costs does not show.
+_CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 32 << 20}
+# As torch's GradScaler has them.
+_FIRST_SCALE, _GROWTH_STEPS = 65536.0, 2000
+
+
+class Scale:
+    """What a loss is multiplied by before it is differentiated.
+
+    In fp16 small gradients would underflow: the factor is as large as it can be, and moves as torch's GradScaler moves
+    it. Elsewhere it is 1, and stays that.
+
+    Args:
+        dtype: what the denoiser computes in.
+        device: where.
+    """
+
+    def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
+        self.moves = dtype == torch.float16
+        self.steady = 0
+        self.factor, self.inverse = torch.ones((), device=device), torch.ones((), device=device)
+        self._set(_FIRST_SCALE if self.moves else 1.0)
+
+    def passed(self) -> None:
+        """An update was made: after many in a row the factor is tried twice as large."""
+        self.steady += 1
+        if self.moves and self.steady == _GROWTH_STEPS:
+            self._set(2 * self.value)
+
+    def overflowed(self) -> bool:
+        """A gradient is not finite: whether that may be the factor's fault, which is halved then."""
+        if self.value <= 1:
+            return False
+        self._set(self.value / 2)
+        return True
+
+    def state(self) -> dict[str, float]:
+        """What a checkpoint keeps of it, by GradScaler's names."""
+        return {"scale": self.value, "_growth_tracker": self.steady} if self.moves else {}
+
+    def restore(self, state: Mapping[str, float]) -> None:
+        """Put back what `state` gave."""
+        if self.moves:
+            self._set(state["scale"])
+            self.steady = int(state["_growth_tracker"])
+
+    def _set(self, value: float) -> None:
+        self.value, self.steady = value, 0
+        self.factor.fill_(value)
+        self.inverse.fill_(1 / value)
 
 
 class Updates:
-    """Optimizers over leaves, a few megabytes of them each.
+    """Optimizers over leaves, some megabytes of them each.
 
     All gradients at once are as large as the leaves; here only those of one optimizer are there at a time. What comes
     out is what one optimizer over all leaves would make, for Adam treats each number by itself. A scaled loss is the
     exception: whether its update is made at all depends on every gradient.
 
     Args:
-        leaves: what is trained, in the order of the forward pass.
+        leaves: what is trained, in fp32 and in the order of the forward pass.
         make: an optimizer over some of them.
-        scaler: scales the loss where gradients would underflow (fp16), or where it is graphed.
+        scale: of the loss, where no update may be made before all gradients are known.
+        copies: what the loss is of, where that is not the leaves themselves but half-precision copies of them, which
+            follow every update.
+        graphed: replay the updates as one graph; their gradients lie where they always lie.
     """
 
     def __init__(
         self,
         leaves: Sequence[Tensor],
         make: Callable[[list[Tensor]], torch.optim.Optimizer],
-        scaler: GradScaler | None = None,
+        scale: Scale | None = None,
+        copies: Sequence[Tensor] | None = None,
+        graphed: bool = False,
     ) -> None:
-        self.scaler = scaler
+        self.scale, self.graphed = scale, graphed
+        pairs = list(zip(leaves, leaves if copies is None else copies, strict=True))
         # Gradients come from the last layer to the first.
-        groups = [list(leaves)] if scaler else _chunks(reversed(leaves))
-        self.parts = [_Part(group, make) for group in groups]
-        self._of = {leaf: part for part in self.parts for leaf in part.leaves}
+        self.parts = [_Part(group, make) for group in _chunks(reversed(pairs))]
+        self._of = {leaf: part for part in self.parts for leaf in part.rows}
         self._index = 0
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._made = False
         self.torn = False
         """Whether the last update was refused after a part of it was made."""
         self._hooks = [
-            leaf.register_post_accumulate_grad_hook(partial(self._arrived, part))
-            for leaf, part in self._of.items()
-            if scaler is None
+            copy.register_post_accumulate_grad_hook(partial(self._arrived, part))
+            for part in self.parts
+            for copy in part.copies
+            if scale is None
         ]
 
     def make(self, loss: Tensor, index: int) -> float:
         """Differentiate `loss`, update every leaf and return the loss; `index` names the step in an error.
 
-        A graphed loss is differentiated already.
+        In place of a loss it takes what `differentiate` made of one.
 
         Raises:
             NumberError: the loss or a gradient is not finite. No leaf has changed, unless `torn`.
         """
         self._index, self.torn = index, False
-        if self.scaler is not None:
-            return _scaled_update(self.parts[0], self.scaler, loss, index)
-        value = _finite_value(loss, index)
+        if self.scale is not None:
+            return self._update_all(self.differentiate(loss) if loss.requires_grad else loss, self.scale)
+        value = _finite(loss.item(), index)
         loss.backward()
         for part in self.parts:
             # Some of its leaves had no part in the loss.
-            if part.missing < len(part.leaves):
+            if part.missing < len(part.copies):
                 self._update(part)
         self.torn = False
         return value
+
+    def differentiate(self, loss: Tensor) -> Tensor:
+        """Leave the gradients of the scaled loss at the leaves' copies, and give loss and largest gradient, (2,)."""
+        assert self.scale is not None
+        loss.backward(self.scale.factor.to(loss.dtype))
+        gradients = [copy.grad for part in self.parts for copy in part.copies if copy.grad is not None]
+        return torch.stack([loss.detach(), get_total_norm(gradients, math.inf).to(loss.dtype)])
 
     def state(self, leaf: Tensor) -> dict[str, Tensor | float]:
         """Adam's moments and count of steps for a leaf; empty before the first update."""
         return self._of[leaf].state(leaf)
 
     def restore(self, states: Mapping[Tensor, dict[str, Tensor | float]]) -> None:
-        """Put back what `state` gave for every leaf."""
+        """Put back what `state` gave for every leaf, and bring the copies to what the leaves are now."""
         for part in self.parts:
-            part.restore([states[leaf] for leaf in part.leaves])
+            part.restore([states[leaf] for leaf in part.rows])
+            part.publish()
 
     def forget(self) -> None:
         """Free moments and gradients; no update follows."""
         # Through its hook a leaf holds all of this, and so itself, where no collection sees it.
         for hook in self._hooks:
             hook.remove()
+        self._graph = None
         for part in self.parts:
             part.drop_gradients()
             part.optimizer.state.clear()
@@ -94,14 +160,50 @@ class Updates:
             self._update(part)
 
     def _update(self, part: _Part) -> None:
-        part.missing = len(part.leaves)
+        part.missing = len(part.copies)
         gradients = part.take_gradients()
         # A product with itself is the fastest pass over a tensor.
         if not torch.stack([row.dot(row) for row in gradients]).isfinite().all():
             raise NumberError(f"a gradient stopped being finite at step {self._index}")
-        part.optimizer.step()
+        part.step()
         part.drop_gradients()
         self.torn = True
+
+    def _update_all(self, found: Tensor, scale: Scale) -> float:
+        # The step's one wait for a GPU.
+        value, most = (float(each) for each in found.tolist())
+        fine = math.isfinite(value) and math.isfinite(most)
+        if fine:
+            self._launch(scale)
+        if not self.graphed:
+            for part in self.parts:
+                part.drop_gradients()
+        _finite(value, self._index)
+        if fine:
+            scale.passed()
+        elif not scale.overflowed():
+            raise NumberError(f"a gradient stopped being finite at step {self._index}")
+        return value
+
+    def _launch(self, scale: Scale) -> None:
+        def work() -> None:
+            for part in self.parts:
+                # None, where no leaf of it had a part in the loss.
+                if gradients := part.take_gradients():
+                    torch._foreach_mul_(gradients, scale.inverse)
+                    part.step()
+                    part.drop_rows()
+
+        # The first update makes the moments: within a graph they would be made at each replay.
+        if self.graphed and self._made and self._graph is None:
+            for part in self.parts:
+                part.optimizer.param_groups[0]["capturable"] = True
+            self._graph = captured(work, torch.cuda.Stream(scale.factor.device))
+        if self._graph is None:
+            work()
+        else:
+            self._graph.replay()
+        self._made = True
 
 
 class _Part:
@@ -111,28 +213,53 @@ class _Part:
     channels last is one that it must copy first.
 
     Args:
-        leaves: some of those that are trained.
+        pairs: some of those that are trained, each with its copy in the loss, which may be itself.
         make: an optimizer over tensors.
     """
 
-    def __init__(self, leaves: list[Tensor], make: Callable[[list[Tensor]], torch.optim.Optimizer]) -> None:
+    def __init__(
+        self, pairs: list[tuple[Tensor, Tensor]], make: Callable[[list[Tensor]], torch.optim.Optimizer]
+    ) -> None:
         # Else memory order is no order of its numbers alone, or autograd lays out the gradient in another.
-        assert all(torch.empty_like(leaf).stride() == leaf.stride() for leaf in leaves)
-        self.leaves = leaves
-        self.rows = {leaf: _row(leaf.detach()) for leaf in leaves}
+        assert all(torch.empty_like(each).stride() == leaf.stride() for leaf, copy in pairs for each in (leaf, copy))
+        self.copies = [copy for _, copy in pairs]
+        self.rows = {leaf: _row(leaf.detach()) for leaf, _ in pairs}
         self.optimizer = make(list(self.rows.values()))
-        self.missing = len(leaves)
+        self.missing = len(pairs)
         """How many have no gradient yet."""
 
     def take_gradients(self) -> list[Tensor]:
-        """Show the optimizer the gradients that there are: autograd lays each out as its leaf."""
-        for leaf, row in self.rows.items():
-            row.grad = None if leaf.grad is None else _row(leaf.grad)
-        return [row.grad for row in self.rows.values() if row.grad is not None]
+        """Show the optimizer the gradients that there are, in fp32: autograd lays each out as its leaf."""
+        present = [(row, _row(copy.grad)) for row, copy in self._pairs() if copy.grad is not None]
+        gradients = [gradient for _, gradient in present]
+        if any(gradient.dtype != row.dtype for row, gradient in present):
+            gradients = [torch.empty_like(row) for row, _ in present]
+            torch._foreach_copy_(gradients, [gradient for _, gradient in present])
+        self.drop_rows()
+        for (row, _), gradient in zip(present, gradients, strict=True):
+            row.grad = gradient
+        return gradients
+
+    def step(self) -> None:
+        """Update the leaves, and their copies."""
+        self.optimizer.step()
+        self.publish()
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Bring the copies to what the leaves are."""
+        apart = [(_row(copy), row) for row, copy in self._pairs() if copy.dtype != row.dtype]
+        if apart:
+            torch._foreach_copy_([copy for copy, _ in apart], [row for _, row in apart])
 
     def drop_gradients(self) -> None:
-        for leaf, row in self.rows.items():
-            leaf.grad = row.grad = None
+        self.drop_rows()
+        for copy in self.copies:
+            copy.grad = None
+
+    def drop_rows(self) -> None:
+        for row in self.rows.values():
+            row.grad = None
 
     def state(self, leaf: Tensor) -> dict[str, Tensor | float]:
         row = self.rows[leaf]
@@ -151,6 +278,9 @@ class _Part:
                 if _is_like(value, leaf)
             }
 
+    def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return zip(self.rows.values(), self.copies, strict=True)
+
 
 def _row(tensor: Tensor) -> Tensor:
     return tensor.as_strided((tensor.numel(),), (1,))
@@ -161,39 +291,18 @@ def _is_like(value: Tensor | float, other: Tensor) -> TypeGuard[Tensor]:
     return isinstance(value, Tensor) and value.ndim > 0 and value.shape == other.shape
 
 
-def _chunks(leaves: Iterable[Tensor]) -> Iterator[list[Tensor]]:
-    chunk: list[Tensor] = []
-    for leaf in leaves:
-        chunk.append(leaf)
-        if sum(each.nbytes for each in chunk) >= _CHUNK_BYTES:
+def _chunks(pairs: Iterable[tuple[Tensor, Tensor]]) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    chunk: list[tuple[Tensor, Tensor]] = []
+    for leaf, copy in pairs:
+        chunk.append((leaf, copy))
+        if sum(each.nbytes for each, _ in chunk) >= _CHUNK_BYTES.get(leaf.device.type, _CHUNK_BYTES["cpu"]):
             yield chunk
             chunk = []
     if chunk:
         yield chunk
 
 
-def _finite_value(loss: Tensor, index: int) -> float:
-    value = loss.item()
+def _finite(value: float, index: int) -> float:
     if not math.isfinite(value):
         raise NumberError(f"the loss became {value} at step {index}")
-    return value
-
-
-def _scaled_update(part: _Part, scaler: GradScaler, loss: Tensor, index: int) -> float:
-    if loss.requires_grad:
-        _finite_value(loss, index)
-        scaler.scale(loss).backward()
-    part.take_gradients()
-    # An overflow at a high scale is expected: the scaler skips that update and halves. Below 1 it is no overflow.
-    scaler.step(part.optimizer)
-    scaler.update()
-    part.drop_gradients()
-    # Read where all is launched: until here a GPU has been given work without a wait.
-    refused = scaler.get_scale() < 1
-    if refused:
-        # Else a resumed run would fail at its first step, whatever its gradient.
-        scaler.update(1.0)
-    value = _finite_value(loss, index)
-    if refused:
-        raise NumberError(f"a gradient stopped being finite at step {index}")
     return value

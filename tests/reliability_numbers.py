@@ -144,7 +144,7 @@ def _poison(stage: str, where: str, value: float, step: int) -> Callable[[], Non
         def fit(updates: Updates, *arguments: object) -> Iterator[Step]:
             for each in real(updates, *arguments):
                 if each.index == step:
-                    leaf = updates.parts[0].leaves[0]
+                    leaf = next(iter(updates.parts[0].rows))
                     spoiled = leaf if where == "weight" else updates.state(leaf)["exp_avg"]
                     with torch.no_grad():
                         spoiled.view(-1)[0] = value

@@ -9,12 +9,11 @@ import pytest
 import reliability_numbers as numbers
 import torch
 from reliability import Routine
-from torch.amp.grad_scaler import GradScaler
 
 from imagic_cli.errors import NumberError
 from imagic_cli.fit import fit
 from imagic_cli.noise import Stream
-from imagic_cli.updates import Updates
+from imagic_cli.updates import Scale, Updates
 
 SAMPLES = [
     (numbers.not_finite, 4),
@@ -30,7 +29,7 @@ def test_the_last_good_state_is_kept(disturbed: Path, routine: Routine, count: i
 
 def test_a_refused_half_precision_update_can_be_tried_again() -> None:
     leaf = torch.zeros(3, requires_grad=True)
-    updates = Updates([leaf], partial(torch.optim.Adam, lr=0.1), GradScaler("cpu"))
+    updates = Updates([leaf], partial(torch.optim.Adam, lr=0.1), Scale(torch.float16, torch.device("cpu")))
     bad = [True]
 
     def objective(_generator: torch.Generator) -> torch.Tensor:

@@ -38,21 +38,22 @@ def test_a_small_step_vanishes_in_half_precision_and_not_in_fp32() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
-@pytest.mark.parametrize("trainable", [False, True])
-def test_autocast_reaches_the_network(models: Path, dtype: str, trainable: bool) -> None:
+@pytest.mark.parametrize(("family", "name"), [("sd", "base"), ("sdxl", "base"), ("cascade", "sr16-32")])
+def test_the_network_computes_in_half_precision_and_the_loss_does_not(
+    models: Path, dtype: str, family: str, name: str
+) -> None:
     precision = Precision(dtype, CPU)
-    backend = backends.load(find(ModelSource(source=str(models / "sd"))))
-    level = backend.level(precision, trainable)
+    backend = backends.load(find(ModelSource(source=str(models / family))))
+    level = backend.level(precision, False, name)
     seen = []
     level.module.mid_block.register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
     e = backend.encode([TEXT], CPU)[0].embedding.leaves()
-    clean = torch.zeros(1, 4, 4, 4)
+    clean = backend.codec(CPU, name).encode(torch.zeros(1, 3, 32, 32))
     loss = denoising_loss(level, clean, e, draw(level, clean, 1, Stream(0, "train").at(1)), precision)
+    loss.backward()
     assert seen == [precision.dtype]
-    assert loss.dtype == torch.float32
-    assert {parameter.dtype for parameter in level.module.parameters()} == {
-        torch.float32 if trainable else precision.dtype
-    }
+    assert {loss.dtype, e.tokens.grad.dtype} == {torch.float32}
+    assert {parameter.dtype for parameter in level.module.parameters()} == {precision.dtype}
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])

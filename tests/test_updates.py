@@ -12,15 +12,16 @@ from torch import Tensor, nn
 
 from imagic_cli import updates as module
 from imagic_cli.errors import NumberError
-from imagic_cli.updates import Updates
+from imagic_cli.updates import Scale, Updates
 
+CPU = torch.device("cpu")
 RATE = 1e-2
 make = partial(torch.optim.Adam, lr=RATE, fused=True)
 
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_CHUNK_BYTES", 500)
+    monkeypatch.setattr(module, "_CHUNK_BYTES", {"cpu": 500})
 
 
 def network() -> nn.Sequential:
@@ -62,13 +63,13 @@ def test_no_gradient_outlives_its_update() -> None:
     def held(_leaf: Tensor) -> None:
         nonlocal most
         # The parts hold the same memory, as rows.
-        held = [each.grad for part in made.parts for each in part.leaves + list(part.rows.values())]
+        held = [each.grad for part in made.parts for each in part.copies + list(part.rows.values())]
         most = max(most, sum({grad.data_ptr(): grad.nbytes for grad in held if grad is not None}.values()))
 
     for p in net.parameters():
         p.register_post_accumulate_grad_hook(held)
     trained(net, made, range(2))
-    assert all(each.grad is None for part in made.parts for each in part.leaves + list(part.rows.values()))
+    assert all(each.grad is None for part in made.parts for each in part.copies + list(part.rows.values()))
     assert 0 < most < sum(p.nbytes for p in net.parameters()) / 2
 
 
@@ -111,3 +112,56 @@ def test_a_gradient_that_is_not_finite_is_refused(layer: int, torn: bool) -> Non
     assert made.torn is torn
     assert all(p.isfinite().all() for p in net.parameters())
     assert all(map(torch.equal, before, net.parameters())) is not torn
+
+
+def halves(net: nn.Sequential) -> tuple[list[Tensor], list[Tensor]]:
+    """The network's weights in fp32, and the network's own in fp16."""
+    masters = [p.detach() for p in net.parameters()]
+    net.half()
+    return masters, list(net.parameters())
+
+
+def test_half_precision_copies_follow_masters_that_take_steps_too_small_for_them() -> None:
+    net = network()
+    masters, copies = halves(net)
+    before = [master.clone() for master in masters]
+    made = Updates(masters, partial(torch.optim.Adam, lr=1e-6, fused=True), Scale(torch.float16, CPU), copies)
+    for step in range(3):
+        made.make(net[1:](torch.ones(2, 3, 12, 12, dtype=torch.float16)).float().square().mean(), step)
+    assert made.scale.state() == {"scale": 65536.0, "_growth_tracker": 3}
+    for master, copy, old in list(zip(masters, copies, before, strict=True))[2:]:
+        assert (master != old).float().mean() > 0.9
+        assert (copy != old.half()).float().mean() < 0.5
+        assert torch.equal(copy, master.half())
+        assert copy.stride() == master.stride()
+
+
+def test_the_scale_halves_until_no_gradient_overflows_and_doubles_after_many_updates() -> None:
+    master = torch.ones(4)
+    copy = master.half().requires_grad_()
+    made = Updates([master], partial(torch.optim.Adam, lr=1e-3, fused=True), Scale(torch.float16, CPU), [copy])
+    # The gradient of one number is as large as the scale.
+    values = [made.make(copy.float().sum(), step) for step in range(3)]
+    assert values[0] == values[1] == 4 > values[2]
+    assert made.scale.state() == {"scale": 32768.0, "_growth_tracker": 2}
+    for step in range(3, 2001):
+        made.make(copy.float().sum(), step)
+    assert made.scale.state() == {"scale": 65536.0, "_growth_tracker": 0}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_what_is_not_finite_at_any_scale_updates_nothing(dtype: torch.dtype, where: str) -> None:
+    net = network()
+    before = [p.detach().clone() for p in net.parameters()]
+    made = Updates(list(net.parameters()), make, Scale(dtype, CPU))
+    if where == "gradient":
+        net[1].weight.register_hook(lambda gradient: gradient * float("inf"))
+    told = "the loss became inf" if where == "loss" else "a gradient stopped being finite"
+    with pytest.raises(NumberError, match=f"{told} at step"):
+        for step in range(30):
+            made.make(loss(net, step) * (float("inf") if where == "loss" else 1), step)
+    assert all(map(torch.equal, before, net.parameters()))
+    assert not any(made.state(leaf) for leaf in net.parameters())
+    assert not made.torn
+    assert all(p.grad is None for p in net.parameters())

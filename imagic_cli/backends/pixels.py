@@ -92,9 +92,7 @@ def pixel_level(name: str, unet: Any, schedule: Schedule, low: LowResolution | N
     def predict(x_t: Tensor, timestep: Tensor, embedding: Embedding, guide: Guide | None = None) -> Tensor:
         seen = x_t if guide is None else torch.cat([x_t, guide.picture.to(x_t)], dim=1)
         labels = None if guide is None else guide.noise_level
-        # IF's UNet norms the text before anything else, which autocast on the CPU leaves in the text's own format.
-        text = embedding.tokens.to(unet.dtype)
-        output: Tensor = unet(seen, timestep, text, class_labels=labels).sample
+        output: Tensor = unet(seen, timestep, embedding.tokens, class_labels=labels).sample
         # The channels behind them are the learned variance, which the paper's loss says nothing of.
         return output[:, : x_t.shape[1]]
 

@@ -101,7 +101,10 @@ def _train(
     backend = backends.load(model)
     settings = record.recipe(name)
     clean = encode_image(backend, image, precision.device, name)
-    level, trained = _trained(backend, name, settings, precision)
+    level, copies = _trained(backend, name, settings, precision)
+    # A step of 5e-7 is lost in half precision: what is trained stays in fp32, and the denoiser has copies of it.
+    masters = {name: copy.detach() for name, copy in copies.items()}
+    level.module.to(precision.dtype)
     e = getattr(embeddings.content, record.condition(name)).to(precision.device)
 
     training = Training(
@@ -110,7 +113,8 @@ def _train(
         level=level,
         clean=clean,
         embedding=e,
-        leaves=trained,
+        leaves=masters,
+        copies=copies,
         settings=settings,
         how=how,
         precision=precision,
@@ -118,7 +122,7 @@ def _train(
         force=force,
     )
     training.train()
-    deltas = _deltas(backend, level, trained, settings)
+    deltas = _deltas(backend, level, masters, settings, precision.device)
     Weights(deltas).save(run.weights_file(name), training.stamp)
     training.finish()
 
@@ -136,12 +140,12 @@ def _trained(
 
 @torch.no_grad()
 def _deltas(
-    backend: Backend, level: Level, trained: dict[str, Tensor], settings: FinetuneSettings
+    backend: Backend, level: Level, trained: dict[str, Tensor], settings: FinetuneSettings, device: torch.device
 ) -> dict[str, Tensor]:
     # The difference is taken in fp32 and stored by itself: merged half-precision weights would swallow most of it.
     dtype = DTYPES[settings.delta_dtype]
     if settings.method == "lora":
-        return {f"{level.name}/{name}": after.cpu().to(dtype) for name, after in trained.items()}
-    pretrained = backend.level(Precision("fp32", torch.device("cpu")), False, level.name)
+        return {f"{level.name}/{name}": after.to(dtype).cpu() for name, after in trained.items()}
+    pretrained = backend.level(Precision("fp32", device), False, level.name)
     before = dict(pretrained.module.named_parameters())
-    return {f"{level.name}/{name}": (after.cpu() - before[name]).to(dtype) for name, after in trained.items()}
+    return {f"{level.name}/{name}": (after - before[name]).to(dtype).cpu() for name, after in trained.items()}

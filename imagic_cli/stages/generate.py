@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from imagic_cli import backends, files
@@ -20,7 +19,7 @@ from imagic_cli.errors import ArtifactError, NumberError
 from imagic_cli.events import Finished, Listener, Note, Sampled, Started
 from imagic_cli.freshness import is_done
 from imagic_cli.memory import release
-from imagic_cli.precision import Precision, environment, memory_errors, pick_device
+from imagic_cli.precision import Precision, environment, memory_errors, pick_device, ready_attention
 from imagic_cli.record import Record
 from imagic_cli.run import Run
 from imagic_cli.signals import deferred
@@ -168,7 +167,7 @@ class _Call:
         embeddings, clean = dict(self.samples.embeddings), dict(self.samples.clean)
         saved = time.monotonic()
         done, total = 0, len(todo) * steps
-        with deferred() as stop:
+        with ready_attention(self.precision.device), deferred() as stop:
 
             def advance() -> None:
                 nonlocal done
@@ -210,12 +209,12 @@ def _known(pictures: Pictures, stamp: Stamp, items: Sequence[Item], force: bool)
 
 def _tuned(backend: Backend, name: str, weights: Weights | None, precision: Precision) -> Level:
     # Added in fp32, and only then rounded: a small change to a half-precision weight would be lost.
-    level = backend.level(Precision("fp32", torch.device("cpu")), False, name)
+    level = backend.level(Precision("fp32", precision.device), False, name)
     if weights is not None:
         parameters = dict(level.module.named_parameters())
-        for parameter, change in changes(weights.of(name)):
+        for parameter, change in changes(weights.of(name), precision.device):
             parameters[parameter].add_(change)
-    level.module.to(precision.device, precision.dtype)
+    level.module.to(precision.dtype)
     return level
 
 

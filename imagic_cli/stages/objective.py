@@ -70,8 +70,7 @@ def denoising_loss(level: Level, clean: Tensor, embedding: Embedding, drawn: Dra
     noise, timestep = drawn.noise, drawn.timestep
     repeated = clean.expand_as(noise)
     x_t = level.schedule.corrupt(repeated, noise, timestep)
-    with precision.autocast():
-        prediction = level.predict(x_t, timestep, embedding.expand(len(noise)), drawn.guide)
+    prediction = _predicted(level, x_t, timestep, embedding.expand(len(noise)), drawn.guide, precision)
     target = level.schedule.target(repeated, noise, timestep)
     wide = torch.promote_types(target.dtype, torch.float32)
     return mse_loss(prediction.to(wide), target.to(wide))
@@ -82,10 +81,16 @@ def probe_loss(level: Level, clean: Tensor, embedding: Embedding, precision: Pre
     generator = Stream(0, "probe", level=level.name).at(0)
     noise, timestep = level.schedule.draw(clean, PROBE_DRAWS, generator)
     total = 0.0
-    with torch.no_grad(), precision.autocast():
+    with torch.no_grad():
         # One at a time: a probe must not need more memory than a step.
         for one_noise, one_step in zip(noise.split(1), timestep.split(1), strict=True):
             x_t = level.schedule.corrupt(clean, one_noise, one_step)
-            prediction = level.predict(x_t, one_step, embedding, level.guide(clean, 1, generator))
+            prediction = _predicted(level, x_t, one_step, embedding, level.guide(clean, 1, generator), precision)
             total += mse_loss(prediction.float(), level.schedule.target(clean, one_noise, one_step).float()).item()
     return total / PROBE_DRAWS
+
+
+def _predicted(
+    level: Level, x_t: Tensor, timestep: Tensor, embedding: Embedding, guide: Guide | None, precision: Precision
+) -> Tensor:
+    return level.predict(x_t.to(precision.dtype), timestep, embedding.to(dtype=precision.dtype), guide)

@@ -94,6 +94,7 @@ def _train(
         clean=clean,
         embedding=e,
         leaves=e.tensors(),
+        copies=e.tensors(),
         settings=record.optimize,
         how=how,
         precision=precision,

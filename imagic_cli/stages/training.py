@@ -31,7 +31,7 @@ from imagic_cli.run import Run
 from imagic_cli.signals import deferred
 from imagic_cli.stages.objective import Drawn, denoising_loss, draw, probe_loss
 from imagic_cli.stamps import Stamp
-from imagic_cli.updates import Updates
+from imagic_cli.updates import Scale, Updates
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,7 +51,8 @@ class Training:
         level: the denoiser.
         clean: x, (1, C, h, w).
         embedding: e, of one text.
-        leaves: what of level and embedding is trained, by name, fp32.
+        leaves: what is trained, by name, fp32.
+        copies: what of level and embedding they are, by the same names, in the precision's format; may be they.
         settings: the recipe.
         how: the rest.
         precision: device and number format.
@@ -65,6 +66,7 @@ class Training:
     clean: Tensor
     embedding: Embedding
     leaves: Mapping[str, Tensor]
+    copies: Mapping[str, Tensor]
     settings: TrainSettings
     how: How
     precision: Precision
@@ -74,12 +76,12 @@ class Training:
     def __post_init__(self) -> None:
         if self.how.gradient_checkpointing:
             self.level.module.enable_gradient_checkpointing()
-        self.scaler = self.precision.scaler()
-        graphed = is_graphed(self.precision.device, self.settings, self.how)
-        self._graph_scaler = (self.scaler or self.precision.graph_scaler()) if graphed else None
-        # A graph cannot hold updates within its backward pass; with a scaler there is one, after it.
-        scaler = self._graph_scaler or self.scaler
-        self.updates = Updates(list(self.leaves.values()), partial(_optimizer, self.settings), scaler)
+        self.graphed = is_graphed(self.precision.device, self.settings, self.how)
+        # A graph cannot hold updates within its backward pass; with a scale there is one, after it.
+        scaled = self.graphed or self.precision.dtype == torch.float16
+        self.scale = Scale(self.precision.dtype, self.precision.device) if scaled else None
+        leaves, copies = ([each[name] for name in self.leaves] for each in (self.leaves, self.copies))
+        self.updates = Updates(leaves, partial(_optimizer, self.settings), self.scale, copies, self.graphed)
         self.losses: list[float] = []
         self.probes: list[tuple[int, float]] = []
 
@@ -144,8 +146,8 @@ class Training:
         def loss(drawn: Drawn) -> Tensor:
             return denoising_loss(self.level, self.clean, self.embedding, drawn, self.precision)
 
-        if self._graph_scaler is not None:
-            return Graphed(drawn, loss, list(self.leaves.values()), self._graph_scaler)
+        if self.graphed:
+            return Graphed(drawn, lambda each: self.updates.differentiate(loss(each)), list(self.copies.values()))
         return lambda generator: loss(drawn(generator))
 
     def _keep_good(self, made: Iterator[Step]) -> Iterator[Step]:
@@ -191,8 +193,8 @@ class Training:
             torch.tensor(self.losses, dtype=torch.float64),
             torch.tensor(self.probes, dtype=torch.float64).reshape(-1, 2),
         )
-        scaler = self.scaler.state_dict() if self.scaler else {}
-        extra = {"step": step, "environment": environment(self.precision.device), "scaler": scaler}
+        scale = self.scale.state() if self.scale else {}
+        extra = {"step": step, "environment": environment(self.precision.device), "scaler": scale}
         progress.save(self.path, replace(self.stamp, kind="progress", extra=extra))
         self.tell(Saved(self.told, step))
 
@@ -216,8 +218,8 @@ class Training:
             for name, leaf in self.leaves.items():
                 leaf.copy_(loaded.content.leaves[name])
         self._restore_moments(loaded.content.optimizer)
-        if self.scaler:
-            self.scaler.load_state_dict(dict(loaded.stamp.extra["scaler"]))
+        if self.scale:
+            self.scale.restore(loaded.stamp.extra["scaler"])
         self.losses = loaded.content.losses.tolist()
         self.probes = [(int(step), loss) for step, loss in loaded.content.probes.tolist()]
 
