@@ -37,7 +37,7 @@ class Probed:
 
 @dataclass(frozen=True)
 class Saved:
-    """Progress is on the disk: a kill from here on loses nothing before `step`."""
+    """Progress is on the disk: a kill from here on loses nothing before `step`. On a GPU another thread may tell it."""
 
     stage: str
     step: int

@@ -16,6 +16,7 @@ from torch import Tensor
 from imagic_cli import files
 from imagic_cli.artifacts import Loaded, Progress
 from imagic_cli.backends.base import Level
+from imagic_cli.background import Background
 from imagic_cli.config import How, TrainSettings
 from imagic_cli.embedding import Embedding
 from imagic_cli.errors import ArtifactError, NumberError, UsageError
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 # A checkpoint by time costs at most one part in this many of the time since the last one.
 _CHECKPOINT_SHARE = 20
 _CHECKPOINT_SECONDS = 30.0
+# Where a copy of all that is kept lies in other memory than the training, it is written while the steps go on.
+_ASIDE = ("cuda",)
 
 
 @dataclass
@@ -84,6 +87,7 @@ class Training:
         self.updates = Updates(leaves, partial(_optimizer, self.settings), self.scale, copies, self.graphed)
         self.losses: list[float] = []
         self.probes: list[tuple[int, float]] = []
+        self.background = Background()
 
     @property
     def path(self) -> Path:
@@ -114,7 +118,8 @@ class Training:
         again = f"imagic {typed(stage, self.level.name)}{' --force' if self.force else ''} --run {self.run.path}"
         hint = f"the progress is kept: continue with {again}"
         saved, cost = time.monotonic(), 0.0
-        with deferred() as stop, self.run.log_file(stage, self.level.name).open("a", encoding="utf-8") as log:
+        logged = self.run.log_file(stage, self.level.name).open("a", encoding="utf-8")
+        with deferred() as stop, self.background, logged as log:
             if not self.losses and not self.probes:
                 self._measure(0, log.write)
             stream = Stream(self.settings.seed, "train", stage, self.level.name)
@@ -127,7 +132,7 @@ class Training:
                 if stop.number or self._due(step.index, time.monotonic() - saved, cost):
                     begun = time.monotonic()
                     log.flush()
-                    self._save(step.index)
+                    self._save(step.index, aside=not stop.number and self.how.checkpoint_every is None)
                     saved, cost = time.monotonic(), time.monotonic() - begun
                 stop.check(hint)
         self._check_leaves(steps)
@@ -164,7 +169,7 @@ class Training:
     def _due(self, step: int, since: float, cost: float) -> bool:
         if self.how.checkpoint_every is not None:
             return self.how.checkpoint_every > 0 and step % self.how.checkpoint_every == 0
-        return since > max(_CHECKPOINT_SECONDS, _CHECKPOINT_SHARE * cost)
+        return since > max(_CHECKPOINT_SECONDS, _CHECKPOINT_SHARE * cost) and not self.background.busy()
 
     def _measure(self, step: int, write: Callable[[str], object]) -> None:
         every = self.how.probe_every
@@ -178,7 +183,9 @@ class Training:
         if not torch.nn.utils.get_total_norm(self.leaves.values()).isfinite():
             raise NumberError(f"a weight stopped being finite by step {step}", "the last good progress is kept")
 
-    def _save(self, step: int) -> None:
+    def _save(self, step: int, aside: bool = False) -> None:
+        # What is being written must not come after this.
+        self.background.wait()
         self._check_leaves(step)
         moments = {
             f"{name}/{moment}": torch.as_tensor(value)
@@ -187,16 +194,26 @@ class Training:
         }
         if not all(value.isfinite().all() for value in moments.values()):
             raise NumberError(f"a moment of Adam stopped being finite by step {step}", "the last good progress is kept")
+        aside = aside and self.precision.device.type in _ASIDE
+        copied = _copied if aside else dict
         progress = Progress(
-            self.leaves,
-            moments,
+            copied(self.leaves),
+            copied(moments),
             torch.tensor(self.losses, dtype=torch.float64),
             torch.tensor(self.probes, dtype=torch.float64).reshape(-1, 2),
         )
         scale = self.scale.state() if self.scale else {}
         extra = {"step": step, "environment": environment(self.precision.device), "scaler": scale}
-        progress.save(self.path, replace(self.stamp, kind="progress", extra=extra))
-        self.tell(Saved(self.told, step))
+        stamp = replace(self.stamp, kind="progress", extra=extra)
+
+        def write() -> None:
+            progress.save(self.path, stamp)
+            self.tell(Saved(self.told, step))
+
+        if aside:
+            self.background.begin(write)
+        else:
+            write()
 
     def _found(self) -> Loaded[Progress] | None:
         if not self.path.exists():
@@ -255,6 +272,10 @@ def check_environment(before: Mapping[str, str], precision: Precision, strict: b
         raise ArtifactError(f"the progress began elsewhere ({', '.join(changed)})", "drop --strict, or use --force")
     if changed:
         tell(Note(f"warning: resumed with {', '.join(changed)}: the last bits may differ from an undisturbed run"))
+
+
+def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().contiguous().to("cpu", copy=True) for name, tensor in tensors.items()}
 
 
 def _line(**values: float) -> str:
