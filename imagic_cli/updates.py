@@ -14,8 +14,9 @@ from torch.nn.utils import get_total_norm
 from imagic_cli.errors import NumberError
 from imagic_cli.graph import captured
 
-# Small enough to stay in the cache, large enough that what an optimizer's call costs does not show.
-_CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 32 << 20}
+# Small enough to stay in a processor's cache, and beside what else a GPU holds; large enough that what an optimizer's
+# call costs does not show.
+_CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
 # As torch's GradScaler has them.
 _FIRST_SCALE, _GROWTH_STEPS = 65536.0, 2000
 

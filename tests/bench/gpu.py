@@ -4,9 +4,10 @@
 
 One process runs the paper's recipe through the command line, as a user would but for `--checkpoint-every 0` and
 `--probe-every 0`: 1000 steps of A, 1500 of B over every weight, an image of 50 guided steps, then eight in one call.
-Beside it: the first steps of a LoRA's B; those of A and B without a graph, whose losses must be those of the graph
-(made twice: what differs between the two, no graph can be blamed for); and with `--peer` diffusers' community pipeline
-on the same model, driven as `peers.py` does. Each part's numbers are a line of JSON as soon as they are there, and a
+Beside it: the first steps of a LoRA's B, of one with 8-bit moments where bitsandbytes is installed, and of one that
+writes a checkpoint every few seconds; those of A and B without a graph, whose losses must be those of the graph (made
+twice: what differs between the two, no graph can be blamed for); and with `--peer` diffusers' community pipeline on the
+same model, driven as `peers.py` does. Each part's numbers are a line of JSON as soon as they are there, and a
 part that fails leaves the others alone. `--quick` is a toy model and few steps on any device, to try the script.
 
 Seconds of a stage are of the whole command, loading and saving included; those of a step are a median. Memory is in GB
@@ -18,13 +19,14 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib.util
 import io
 import json
 import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
@@ -44,9 +46,12 @@ import imagic_cli.stages.optimize  # noqa: F401
 from imagic_cli.cli import run
 from imagic_cli.stages import training
 
-PARTS = ("machine", "A", "B", "image", "images", "eager", "LoRA", "peer", "again")
+PARTS = ("machine", "A", "B", "image", "images", "eager", "LoRA", "8-bit", "checkpoints", "peer", "again")
 FLOPS = {"A": 1.67e12, "B": 2.41e12, "image": 1.607e12}
 PARAMETERS, ADAM_BYTES = 859_520_964, 30
+
+
+NO_CHECKPOINTS = ("--checkpoint-every", 0)
 
 
 class EnoughError(BaseException):
@@ -133,8 +138,10 @@ class Bench:
         where = ["--model", self.model, "--run", self.given.work / folder]
         return self.imagic("optimize", self.photo, TEXT, *where, *settings, most=most)
 
-    def finetune(self, folder: str, *method: object, most: int | None = None) -> float:
-        settings = ["--steps", self.steps["B"], "--batch", 1, "--checkpoint-every", 0, "--probe-every", 0]
+    def finetune(
+        self, folder: str, *method: object, most: int | None = None, checkpoints: Sequence[object] = NO_CHECKPOINTS
+    ) -> float:
+        settings = ["--steps", self.steps["B"], "--batch", 1, *checkpoints, "--probe-every", 0]
         return self.imagic("finetune", "--run", self.given.work / folder, *settings, *method, most=most)
 
     def copy(self, folder: str) -> str:
@@ -235,6 +242,40 @@ class Bench:
         """The first steps of B over a LoRA."""
         return self.trained(self.finetune(self.copy("lora"), "--method", "lora", "--lr", 1e-4, most=self.many))
 
+    def eight_bit(self) -> dict[str, object]:
+        """The first steps of B with 8-bit moments."""
+        method = ("--method", "full", "--lr", 5e-7, "--optimizer", "adam8bit")
+        return self.trained(self.finetune(self.copy("8bit"), *method, most=self.many))
+
+    def checkpoints(self) -> dict[str, object]:
+        """The first steps of B, with a checkpoint every few seconds: how long the loop waits, how long each takes."""
+        waited, written = self.timed(training.Training, "_save"), self.timed(training.Progress, "save")
+        before = training._CHECKPOINT_SECONDS, training._CHECKPOINT_SHARE
+        training._CHECKPOINT_SECONDS, training._CHECKPOINT_SHARE = 0.01 if self.given.quick else 4.0, 0
+        try:
+            method = ("--method", "full", "--lr", 5e-7)
+            most = min(3 * self.many, self.steps["B"] - 1)
+            seconds = self.finetune(self.copy("checkpoints"), *method, most=most, checkpoints=())
+        finally:
+            training._CHECKPOINT_SECONDS, training._CHECKPOINT_SHARE = before
+        size = (self.given.work / "checkpoints/.progress/finetune.safetensors").stat().st_size
+        return self.trained(seconds) | {"the loop waits s": waited, "each takes s": written, "each GB": size / 1e9}
+
+    def timed(self, kind: type, name: str) -> list[float]:
+        """The seconds of every call of a method from now on."""
+        seconds: list[float] = []
+        real = getattr(kind, name)
+
+        def called(*arguments: object, **options: object) -> object:
+            begun = time.perf_counter()
+            try:
+                return real(*arguments, **options)
+            finally:
+                seconds.append(time.perf_counter() - begun)
+
+        setattr(kind, name, called)
+        return seconds
+
     def peer(self) -> dict[str, object]:
         """The community pipeline."""
         release()
@@ -286,6 +327,8 @@ class Bench:
             "images": self.images,
             "eager": self.eager,
             "LoRA": self.lora,
+            "8-bit": self.eight_bit,
+            "checkpoints": self.checkpoints,
             "peer": self.peer,
             "again": self.eager,
         }
@@ -348,7 +391,8 @@ def main() -> None:
     say({"part": "build", "took s": time.perf_counter() - begun})
     bench = Bench(given, model, photo)
     try:
-        bench.all([part for part in PARTS if part in given.only and (part != "peer" or given.peer)])
+        absent = {"peer": not given.peer, "8-bit": importlib.util.find_spec("bitsandbytes") is None}
+        bench.all([part for part in PARTS if part in given.only and not absent.get(part)])
     finally:
         summary = bench.summary()
         if given.json:
