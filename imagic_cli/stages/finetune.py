@@ -122,7 +122,7 @@ def _train(
         force=force,
     )
     training.train()
-    deltas = _deltas(backend, level, masters, settings, precision.device)
+    deltas = _deltas(backend, level, masters, settings)
     Weights(deltas).save(run.weights_file(name), training.stamp)
     training.finish()
 
@@ -140,12 +140,16 @@ def _trained(
 
 @torch.no_grad()
 def _deltas(
-    backend: Backend, level: Level, trained: dict[str, Tensor], settings: FinetuneSettings, device: torch.device
+    backend: Backend, level: Level, trained: dict[str, Tensor], settings: FinetuneSettings
 ) -> dict[str, Tensor]:
     # The difference is taken in fp32 and stored by itself: merged half-precision weights would swallow most of it.
     dtype = DTYPES[settings.delta_dtype]
     if settings.method == "lora":
         return {f"{level.name}/{name}": after.to(dtype).cpu() for name, after in trained.items()}
-    pretrained = backend.level(Precision("fp32", device), False, level.name)
+    # One weight at a time goes to the device, where all of them once more may not fit.
+    pretrained = backend.level(Precision("fp32", torch.device("cpu")), False, level.name)
     before = dict(pretrained.module.named_parameters())
-    return {f"{level.name}/{name}": (after - before[name]).to(dtype).cpu() for name, after in trained.items()}
+    return {
+        f"{level.name}/{name}": (after - before[name].to(after.device)).to(dtype).cpu()
+        for name, after in trained.items()
+    }

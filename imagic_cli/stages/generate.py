@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from imagic_cli import backends, files
@@ -19,7 +20,7 @@ from imagic_cli.errors import ArtifactError, NumberError
 from imagic_cli.events import Finished, Listener, Note, Sampled, Started
 from imagic_cli.freshness import is_done
 from imagic_cli.memory import release
-from imagic_cli.precision import Precision, environment, memory_errors, pick_device, ready_attention
+from imagic_cli.precision import Precision, environment, memory_errors, pick_device, placed, ready_attention
 from imagic_cli.record import Record
 from imagic_cli.run import Run
 from imagic_cli.signals import deferred
@@ -208,13 +209,15 @@ def _known(pictures: Pictures, stamp: Stamp, items: Sequence[Item], force: bool)
 
 
 def _tuned(backend: Backend, name: str, weights: Weights | None, precision: Precision) -> Level:
-    # Added in fp32, and only then rounded: a small change to a half-precision weight would be lost.
-    level = backend.level(Precision("fp32", precision.device), False, name)
+    # Added in fp32, and only then rounded: a small change to a half-precision weight would be lost. For that the device
+    # is given one weight at a time, for all of them in fp32 may not fit.
+    level = backend.level(Precision("fp32", torch.device("cpu")), False, name)
     if weights is not None:
         parameters = dict(level.module.named_parameters())
         for parameter, change in changes(weights.of(name), precision.device):
-            parameters[parameter].add_(change)
-    level.module.to(precision.dtype)
+            merged = parameters[parameter].to(precision.device).add_(change)
+            parameters[parameter].data = merged.to(precision.dtype)
+    placed(level.module.to(precision.dtype), precision.device)
     return level
 
 
