@@ -8,7 +8,7 @@ from types import TracebackType
 
 
 class Background:
-    """A thread. What its work raises is raised where the loop next looks at it; leaving waits for it."""
+    """A thread. What its work raises is raised where the loop next looks at it; leaving only waits for it."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1)
@@ -20,14 +20,10 @@ class Background:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # An error on its way out is the one to tell.
         self._pool.shutdown()
-        if kind is None:
-            self.wait()
 
     def begin(self, work: Callable[[], None]) -> None:
-        """Start, after what was begun before."""
-        self.wait()
+        """Start; nothing else may be under way."""
         self._work = self._pool.submit(work)
 
     def busy(self) -> bool:

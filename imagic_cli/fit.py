@@ -12,7 +12,7 @@ from imagic_cli.noise import Stream
 from imagic_cli.updates import Updates
 
 Objective = Callable[[torch.Generator], Tensor]
-"""One step's loss, a scalar, from that step's random numbers."""
+"""One step's loss, a scalar, from that step's random numbers; or what `Updates.differentiate` makes of it."""
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,8 @@ def _trained(name: str, blank: Blank, settings: TrainSettings, device: torch.dev
     embedding, trained = _leaves(blank, settings)
     frozen = sum(each.numel() for each in blank.level.module.parameters() if not each.requires_grad)
     flop, activations = counted(blank, embedding, settings.batch, backward=True)
-    # fp32 master weights, gradients and moments of what is trained, and the frozen rest.
+    # Of what is trained, master weights and moments in fp32, and gradients: in half precision these and the copies that
+    # they are of take as much. The frozen rest is in fp32 while it is loaded, unless all but a LoRA is frozen.
     rest = 4 if isinstance(settings, FinetuneSettings) and settings.method != "lora" else dtype.itemsize
     memory = trained * 4 * (2 + _MOMENTS) + frozen * rest
     disk = 2 * trained * 4 * (1 + _MOMENTS)

@@ -14,9 +14,9 @@ from torch.nn.utils import get_total_norm
 from imagic_cli.errors import NumberError
 from imagic_cli.graph import captured
 
-# Small enough to stay in a processor's cache, and beside what else a GPU holds; large enough that what an optimizer's
-# call costs does not show.
-_CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
+# Small enough to stay in a processor's cache, large enough that what an optimizer's call costs does not show. Graphed
+# updates are faster in larger ones, which are little beside all that a graph holds.
+_CHUNK_BYTES, _GRAPHED_BYTES = 4 << 20, 256 << 20
 # As torch's GradScaler has them.
 _FIRST_SCALE, _GROWTH_STEPS = 65536.0, 2000
 
@@ -94,7 +94,8 @@ class Updates:
         self.scale, self.graphed = scale, graphed
         pairs = list(zip(leaves, leaves if copies is None else copies, strict=True))
         # Gradients come from the last layer to the first.
-        self.parts = [_Part(group, make) for group in _chunks(reversed(pairs))]
+        chunks = _chunks(reversed(pairs), _GRAPHED_BYTES if graphed else _CHUNK_BYTES)
+        self.parts = [_Part(group, make) for group in chunks]
         self._of = {leaf: part for part in self.parts for leaf in part.rows}
         self._index = 0
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -191,9 +192,12 @@ class Updates:
             for part in self.parts:
                 # None, where no leaf of it had a part in the loss.
                 if gradients := part.take_gradients():
-                    torch._foreach_mul_(gradients, scale.inverse)
+                    if scale.moves:
+                        torch._foreach_mul_(gradients, scale.inverse)
                     part.step()
                     part.drop_rows()
+                # Else they would stay beside those of the next part.
+                del gradients
 
         # The first update makes the moments: within a graph they would be made at each replay.
         if self.graphed and self._made and self._graph is None:
@@ -292,11 +296,11 @@ def _is_like(value: Tensor | float, other: Tensor) -> TypeGuard[Tensor]:
     return isinstance(value, Tensor) and value.ndim > 0 and value.shape == other.shape
 
 
-def _chunks(pairs: Iterable[tuple[Tensor, Tensor]]) -> Iterator[list[tuple[Tensor, Tensor]]]:
+def _chunks(pairs: Iterable[tuple[Tensor, Tensor]], size: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
     chunk: list[tuple[Tensor, Tensor]] = []
     for leaf, copy in pairs:
         chunk.append((leaf, copy))
-        if sum(each.nbytes for each, _ in chunk) >= _CHUNK_BYTES.get(leaf.device.type, _CHUNK_BYTES["cpu"]):
+        if sum(each.nbytes for each, _ in chunk) >= size:
             yield chunk
             chunk = []
     if chunk:

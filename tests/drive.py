@@ -9,9 +9,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 from imagic_cli import cli
 
@@ -92,3 +93,19 @@ def digests(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name not in {".lock", "run.json"}
     }
+
+
+def stopped(last: int, *command: object) -> None:
+    """Run a command that fails after so many steps."""
+    from imagic_cli.stages import training
+
+    fit = training.fit
+
+    def stopping(*arguments: object) -> Iterator[object]:
+        for step in fit(*arguments):
+            yield step
+            if step.index == last:
+                raise RuntimeError("stopped")
+
+    with mock.patch.object(training, "fit", stopping):
+        assert imagic(*command).code == 1

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from drive import done, imagic
+from drive import done, stopped
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -127,29 +127,14 @@ def test_a_graph_changes_no_bit(
         assert Path("graphed", path).read_bytes() == Path("eager", path).read_bytes(), path
 
 
-def resumed(patch: pytest.MonkeyPatch, *command: object) -> None:
-    """Run a command that is stopped after four steps, and again until it is done."""
-
-    def stopping(*arguments: object) -> Iterator[object]:
-        for step in fit(*arguments):
-            yield step
-            if step.index == 4:
-                raise RuntimeError("stopped")
-
-    with patch.context() as stopped:
-        stopped.setattr(training, "fit", stopping)
-        assert imagic(*command).code == 1
-    done(*command)
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.usefixtures("repeatable")
-def test_a_resumed_graph_goes_on_as_an_undisturbed_one(
-    photo: Path, models: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_graph_goes_on_as_an_undisturbed_one(photo: Path, models: Path) -> None:
     flags = ["--model", models / "sd", "--steps", 6, "--dtype", "fp16", "--device", "cuda", "--checkpoint-every", 3]
     done("optimize", photo, "a bird", "--run", "whole", *flags)
-    resumed(monkeypatch, "optimize", photo, "a bird", "--run", "resumed", *flags)
+    command = ["optimize", photo, "a bird", "--run", "resumed", *flags]
+    stopped(4, *command)
+    done(*command)
     assert Path("whole/embeddings.safetensors").read_bytes() == Path("resumed/embeddings.safetensors").read_bytes()
 
 
@@ -157,13 +142,12 @@ def test_a_resumed_graph_goes_on_as_an_undisturbed_one(
 @pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes")
 @pytest.mark.usefixtures("repeatable")
 @pytest.mark.parametrize("dtype", ["fp32", "fp16"])
-def test_eight_bit_moments_are_resumed_as_they_were(
-    photo: Path, models: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
-) -> None:
+def test_eight_bit_moments_are_resumed_as_they_were(photo: Path, models: Path, dtype: str) -> None:
     flags = ["--steps", 6, "--dtype", dtype, "--device", "cuda", "--checkpoint-every", 3]
     flags += ["--optimizer", "adam8bit", "--lr", "1e-3"]
     for run in ("whole", "resumed"):
         done("optimize", photo, "a bird", "--model", models / "sd", "--run", run, "--steps", 2, "--device", "cuda")
     done("finetune", "--run", "whole", *flags)
-    resumed(monkeypatch, "finetune", "--run", "resumed", *flags)
+    stopped(4, "finetune", "--run", "resumed", *flags)
+    done("finetune", "--run", "resumed", *flags)
     assert Path("whole/weights.safetensors").read_bytes() == Path("resumed/weights.safetensors").read_bytes()

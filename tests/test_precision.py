@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from drive import done, imagic
+from drive import done, stopped
 from PIL import Image
 
 from imagic_cli import backends
@@ -78,20 +78,8 @@ def test_every_stage_runs_in_half_precision_and_keeps_fp32_masters(
 
 
 def test_fp16_scales_its_loss_and_the_scale_is_part_of_the_progress(photo: Path, models: Path) -> None:
-    from imagic_cli.stages import training
-
     flags = ["--model", models / "sd", "--run", "run", "--dtype", "fp16", "--steps", 6, "--checkpoint-every", 3]
-    fit = training.fit
-
-    def stopping(*arguments: object, **options: object) -> object:
-        for step in fit(*arguments, **options):
-            yield step
-            if step.index == 4:
-                raise RuntimeError("stopped")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "fit", stopping)
-        assert imagic("optimize", photo, TEXT, *flags).code == 1
+    stopped(4, "optimize", photo, TEXT, *flags)
     stamp = Progress.load(Path("run/.progress/optimize.safetensors")).stamp
     assert stamp.extra["step"] == 3
     assert stamp.extra["scaler"]["scale"] > 1
@@ -105,6 +93,35 @@ def test_auto_is_fp32_on_this_cpu_and_fp16_on_cuda() -> None:
     assert pick_dtype("auto", pick_device("cpu")) == "fp32"
     assert pick_dtype("auto", torch.device("cuda")) == "fp16"
     assert pick_dtype("bf16", torch.device("cuda")) == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("family", "level", "method", "dtype"),
+    [
+        ("sd", "base", "full", "fp16"),
+        ("sd", "base", "lora", "bf16"),
+        ("sdxl", "base", "kv", "fp16"),
+        ("cascade", "sr16-32", "full", "bf16"),
+    ],
+)
+def test_half_precision_resumes_and_recomputes_to_the_same_bits(
+    photo: Path, models: Path, family: str, level: str, method: str, dtype: str
+) -> None:
+    flags = ["--steps", 6, "--dtype", dtype, "--checkpoint-every", 3, "--probe-every", 3]
+    tune = ["--method", method, "--lr", 1e-3, "--delta-dtype", "fp32", *(["--level", level] if level != "base" else [])]
+    for run, more in (("plain", []), ("less", ["--gradient-checkpointing"]), ("resumed", [])):
+        commands = (
+            ["optimize", photo, TEXT, "--model", models / family, "--run", run, *flags, *more],
+            ["finetune", "--run", run, *flags, *more, *tune],
+        )
+        for command in commands:
+            if run == "resumed":
+                stopped(4, *command)
+            done(*command)
+    made = sorted(path.relative_to("plain") for path in Path("plain").rglob("*.safetensors"))
+    assert len(made) == 2
+    for path in made:
+        assert Path("plain", path).read_bytes() == Path("less", path).read_bytes() == Path("resumed", path).read_bytes()
 
 
 def test_gradient_checkpointing_changes_no_bit(photo: Path, models: Path) -> None:

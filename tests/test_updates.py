@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -21,7 +22,8 @@ make = partial(torch.optim.Adam, lr=RATE, fused=True)
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_CHUNK_BYTES", {"cpu": 500})
+    monkeypatch.setattr(module, "_CHUNK_BYTES", 500)
+    monkeypatch.setattr(module, "_GRAPHED_BYTES", 2000)
 
 
 def network() -> nn.Sequential:
@@ -165,3 +167,58 @@ def test_what_is_not_finite_at_any_scale_updates_nothing(dtype: torch.dtype, whe
     assert not any(made.state(leaf) for leaf in net.parameters())
     assert not made.torn
     assert all(p.grad is None for p in net.parameters())
+
+
+class Again:
+    """What stands for a graph here: it runs what a graph would replay."""
+
+    def __init__(self, work: Callable[[], None], _stream: object) -> None:
+        self.replay = work
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_graphed_updates_are_those_of_the_ones_made_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(module, "captured", Again)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda *_: None)
+    found = []
+    for graphed in (False, True):
+        net = network()
+        masters = [p.detach() for p in net.parameters()]
+        net.to(dtype)
+        copies = list(net.parameters())
+        made = Updates(masters, make, Scale(dtype, CPU), copies, graphed)
+        for step in range(5):
+            x = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(step)).to(dtype)
+            for copy in copies:
+                # A replayed pass would write anew what lies there.
+                copy.grad = None
+            differentiated = made.differentiate(net[1:](x).float().square().mean())
+            made.make(differentiated, step)
+            for part in made.parts:
+                # Which torch believes on CUDA alone.
+                part.optimizer.param_groups[0]["capturable"] = False
+        assert (made._graph is not None) == graphed
+        found.append((masters, [copy.detach() for copy in copies]))
+    for one, other in zip(*found, strict=True):
+        assert all(map(torch.equal, one, other))
+
+
+def test_no_more_than_one_part_has_gradients_in_fp32_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = network()
+    masters, copies = halves(net)
+    made = Updates(masters, make, Scale(torch.float16, CPU), copies)
+    held: list[weakref.ref[Tensor]] = []
+    take, most = type(made.parts[0]).take_gradients, 0
+
+    def watched(part: object) -> list[Tensor]:
+        nonlocal most
+        gradients = take(part)
+        held.extend(map(weakref.ref, gradients))
+        most = max(most, sum(each().nbytes for each in held if each() is not None))
+        return gradients
+
+    monkeypatch.setattr(type(made.parts[0]), "take_gradients", watched)
+    made.make(net[1:](torch.ones(2, 3, 12, 12, dtype=torch.float16)).float().square().mean(), 1)
+    assert most == max(sum(row.nbytes for row in part.rows.values()) for part in made.parts)

@@ -169,7 +169,9 @@ class Training:
     def _due(self, step: int, since: float, cost: float) -> bool:
         if self.how.checkpoint_every is not None:
             return self.how.checkpoint_every > 0 and step % self.how.checkpoint_every == 0
-        return since > max(_CHECKPOINT_SECONDS, _CHECKPOINT_SHARE * cost) and not self.background.busy()
+        # Looked at first, and so at every step: what is refused is told at once. The last step's result is kept itself.
+        ready = not self.background.busy() and step < self.settings.steps
+        return ready and since > max(_CHECKPOINT_SECONDS, _CHECKPOINT_SHARE * cost)
 
     def _measure(self, step: int, write: Callable[[str], object]) -> None:
         every = self.how.probe_every
