@@ -14,9 +14,9 @@ from torch.nn.utils import get_total_norm
 from imagic_cli.errors import NumberError
 from imagic_cli.graph import captured
 
-# Small enough to stay in a processor's cache, large enough that what an optimizer's call costs does not show. Graphed
-# updates are faster in larger ones, which are little beside all that a graph holds.
-_CHUNK_BYTES, _GRAPHED_BYTES = 4 << 20, 256 << 20
+# Within the backward pass they are small enough to stay in a processor's cache, and large enough that what a call of an
+# optimizer costs does not show. After it larger ones are faster on a GPU, and little beside all gradients.
+_WITHIN_BYTES, _AFTER_BYTES = 4 << 20, 256 << 20
 # As torch's GradScaler has them.
 _FIRST_SCALE, _GROWTH_STEPS = 65536.0, 2000
 
@@ -94,7 +94,7 @@ class Updates:
         self.scale, self.graphed = scale, graphed
         pairs = list(zip(leaves, leaves if copies is None else copies, strict=True))
         # Gradients come from the last layer to the first.
-        chunks = _chunks(reversed(pairs), _GRAPHED_BYTES if graphed else _CHUNK_BYTES)
+        chunks = _chunks(reversed(pairs), _WITHIN_BYTES if scale is None else _AFTER_BYTES)
         self.parts = [_Part(group, make) for group in chunks]
         self._of = {leaf: part for part in self.parts for leaf in part.rows}
         self._index = 0

@@ -22,8 +22,8 @@ make = partial(torch.optim.Adam, lr=RATE, fused=True)
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_CHUNK_BYTES", 500)
-    monkeypatch.setattr(module, "_GRAPHED_BYTES", 2000)
+    monkeypatch.setattr(module, "_WITHIN_BYTES", 500)
+    monkeypatch.setattr(module, "_AFTER_BYTES", 2000)
 
 
 def network() -> nn.Sequential:

@@ -161,7 +161,7 @@ class Bench:
 
     def machine(self) -> dict[str, object]:
         """What the device does at best, with what is installed."""
-        names = ("torch", "diffusers", "transformers", "accelerate", "peft")
+        names = ("torch", "diffusers", "transformers", "accelerate", "peft", "safetensors")
         about: dict[str, object] = {name: version(name) for name in names}
         if not torch.cuda.is_available():
             return about | {"device": "cpu"}
