@@ -74,7 +74,9 @@ class Disk:
 
     def _open_low(self, path: Any, flags: int, *rest: Any, **options: Any) -> int:
         kind = "open to flush"
-        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            kind = "open nameless"
+        elif flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
             kind = "open to write"
         elif Path(os.fsdecode(path)).is_dir():
             kind = "open folder"

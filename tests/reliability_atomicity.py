@@ -180,8 +180,9 @@ def _wrong_end(kind: str, path: str, fault: str, code: int, told: str) -> str:
     elif fault == "short write" and kind == "write":
         # Python writes the rest.
         wanted = {0}
-    elif path.startswith("place") or path.endswith(".lock") or kind == "mkdir again":
-        # Which run was used last is a convenience, the lock's signature a courtesy; where a folder is, none is made.
+    elif path.startswith("place") or path.endswith(".lock") or kind in {"mkdir again", "open nameless"}:
+        # Which run was used last is a convenience, the lock's signature a courtesy; where a folder is, none is made. In
+        # a nameless file filelock tries what it may do in the folder, and goes on without an answer.
         # But a disk that is full stays so, and the next file may be one that counts.
         wanted = {0, 6}
     if code not in wanted:
