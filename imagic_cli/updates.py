@@ -13,58 +13,11 @@ from torch.nn.utils import get_total_norm
 
 from imagic_cli.errors import NumberError
 from imagic_cli.graph import captured
+from imagic_cli.scale import Scale
 
 # Within the backward pass they are small enough to stay in a processor's cache, and large enough that what a call of an
 # optimizer costs does not show. After it larger ones are faster on a GPU, and little beside all gradients.
 _WITHIN_BYTES, _AFTER_BYTES = 4 << 20, 256 << 20
-# As torch's GradScaler has them.
-_FIRST_SCALE, _GROWTH_STEPS = 65536.0, 2000
-
-
-class Scale:
-    """What a loss is multiplied by before it is differentiated.
-
-    In fp16 small gradients would underflow: the factor is as large as it can be, and moves as torch's GradScaler moves
-    it. Elsewhere it is 1, and stays that.
-
-    Args:
-        dtype: what the denoiser computes in.
-        device: where.
-    """
-
-    def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
-        self.moves = dtype == torch.float16
-        self.steady = 0
-        self.factor, self.inverse = torch.ones((), device=device), torch.ones((), device=device)
-        self._set(_FIRST_SCALE if self.moves else 1.0)
-
-    def passed(self) -> None:
-        """An update was made: after many in a row the factor is tried twice as large."""
-        self.steady += 1
-        if self.moves and self.steady == _GROWTH_STEPS:
-            self._set(2 * self.value)
-
-    def overflowed(self) -> bool:
-        """A gradient is not finite: whether that may be the factor's fault, which is halved then."""
-        if self.value <= 1:
-            return False
-        self._set(self.value / 2)
-        return True
-
-    def state(self) -> dict[str, float]:
-        """What a checkpoint keeps of it, by GradScaler's names."""
-        return {"scale": self.value, "_growth_tracker": self.steady} if self.moves else {}
-
-    def restore(self, state: Mapping[str, float]) -> None:
-        """Put back what `state` gave."""
-        if self.moves:
-            self._set(state["scale"])
-            self.steady = int(state["_growth_tracker"])
-
-    def _set(self, value: float) -> None:
-        self.value, self.steady = value, 0
-        self.factor.fill_(value)
-        self.inverse.fill_(1 / value)
 
 
 class Updates:
@@ -166,7 +119,7 @@ class Updates:
         gradients = part.take_gradients()
         # A product with itself is the fastest pass over a tensor.
         if not torch.stack([row.dot(row) for row in gradients]).isfinite().all():
-            raise NumberError(f"a gradient stopped being finite at step {self._index}")
+            raise _not_finite(self._index)
         part.step()
         part.drop_gradients()
         self.torn = True
@@ -184,7 +137,7 @@ class Updates:
         if fine:
             scale.passed()
         elif not scale.overflowed():
-            raise NumberError(f"a gradient stopped being finite at step {self._index}")
+            raise _not_finite(self._index)
         return value
 
     def _launch(self, scale: Scale) -> None:
@@ -311,3 +264,7 @@ def _finite(value: float, index: int) -> float:
     if not math.isfinite(value):
         raise NumberError(f"the loss became {value} at step {index}")
     return value
+
+
+def _not_finite(index: int) -> NumberError:
+    return NumberError(f"a gradient stopped being finite at step {index}")

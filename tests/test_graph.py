@@ -20,9 +20,10 @@ from imagic_cli.fit import fit
 from imagic_cli.graph import Graphed, is_graphed
 from imagic_cli.noise import Stream
 from imagic_cli.precision import Precision
+from imagic_cli.scale import Scale
 from imagic_cli.stages import training
 from imagic_cli.stages.objective import Drawn, denoising_loss, draw
-from imagic_cli.updates import Scale, Updates
+from imagic_cli.updates import Updates
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 FP32 = Precision("fp32", CPU)

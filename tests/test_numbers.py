@@ -13,7 +13,8 @@ from reliability import Routine
 from imagic_cli.errors import NumberError
 from imagic_cli.fit import fit
 from imagic_cli.noise import Stream
-from imagic_cli.updates import Scale, Updates
+from imagic_cli.scale import Scale
+from imagic_cli.updates import Updates
 
 SAMPLES = [
     (numbers.not_finite, 4),

@@ -54,6 +54,9 @@ def test_the_network_computes_in_half_precision_and_the_loss_does_not(
     assert seen == [precision.dtype]
     assert {loss.dtype, e.tokens.grad.dtype} == {torch.float32}
     assert {parameter.dtype for parameter in level.module.parameters()} == {precision.dtype}
+    # What masters are taken from.
+    trainable = backend.level(precision, True, name).module
+    assert {parameter.dtype for parameter in trainable.parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])

@@ -70,7 +70,8 @@ def denoising_loss(level: Level, clean: Tensor, embedding: Embedding, drawn: Dra
     noise, timestep = drawn.noise, drawn.timestep
     repeated = clean.expand_as(noise)
     x_t = level.schedule.corrupt(repeated, noise, timestep)
-    prediction = _predicted(level, x_t, timestep, embedding.expand(len(noise)), drawn.guide, precision)
+    text = embedding.expand(len(noise)).to(dtype=precision.dtype)
+    prediction = level.predict(x_t.to(precision.dtype), timestep, text, drawn.guide)
     target = level.schedule.target(repeated, noise, timestep)
     wide = torch.promote_types(target.dtype, torch.float32)
     return mse_loss(prediction.to(wide), target.to(wide))
@@ -84,13 +85,6 @@ def probe_loss(level: Level, clean: Tensor, embedding: Embedding, precision: Pre
     with torch.no_grad():
         # One at a time: a probe must not need more memory than a step.
         for one_noise, one_step in zip(noise.split(1), timestep.split(1), strict=True):
-            x_t = level.schedule.corrupt(clean, one_noise, one_step)
-            prediction = _predicted(level, x_t, one_step, embedding, level.guide(clean, 1, generator), precision)
-            total += mse_loss(prediction.float(), level.schedule.target(clean, one_noise, one_step).float()).item()
+            drawn = Drawn(one_noise, one_step, level.guide(clean, 1, generator))
+            total += denoising_loss(level, clean, embedding, drawn, precision).item()
     return total / PROBE_DRAWS
-
-
-def _predicted(
-    level: Level, x_t: Tensor, timestep: Tensor, embedding: Embedding, guide: Guide | None, precision: Precision
-) -> Tensor:
-    return level.predict(x_t.to(precision.dtype), timestep, embedding.to(dtype=precision.dtype), guide)

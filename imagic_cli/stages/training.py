@@ -29,10 +29,11 @@ from imagic_cli.names import part, typed
 from imagic_cli.noise import Stream
 from imagic_cli.precision import Precision, environment
 from imagic_cli.run import Run
+from imagic_cli.scale import Scale
 from imagic_cli.signals import deferred
 from imagic_cli.stages.objective import Drawn, denoising_loss, draw, probe_loss
 from imagic_cli.stamps import Stamp
-from imagic_cli.updates import Scale, Updates
+from imagic_cli.updates import Updates
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,7 +84,7 @@ class Training:
         # A graph cannot hold updates within its backward pass; with a scale there is one, after it.
         scaled = self.graphed or self.precision.dtype == torch.float16
         self.scale = Scale(self.precision.dtype, self.precision.device) if scaled else None
-        leaves, copies = ([each[name] for name in self.leaves] for each in (self.leaves, self.copies))
+        leaves, copies = list(self.leaves.values()), [self.copies[name] for name in self.leaves]
         self.updates = Updates(leaves, partial(_optimizer, self.settings), self.scale, copies, self.graphed)
         self.losses: list[float] = []
         self.probes: list[tuple[int, float]] = []
@@ -118,6 +119,7 @@ class Training:
         again = f"imagic {typed(stage, self.level.name)}{' --force' if self.force else ''} --run {self.run.path}"
         hint = f"the progress is kept: continue with {again}"
         saved, cost = time.monotonic(), 0.0
+        aside = self.how.checkpoint_every is None and self.precision.device.type in _ASIDE
         logged = self.run.log_file(stage, self.level.name).open("a", encoding="utf-8")
         with deferred() as stop, self.background, logged as log:
             if not self.losses and not self.probes:
@@ -132,7 +134,7 @@ class Training:
                 if stop.number or self._due(step.index, time.monotonic() - saved, cost):
                     begun = time.monotonic()
                     log.flush()
-                    self._save(step.index, aside=not stop.number and self.how.checkpoint_every is None)
+                    self._save(step.index, aside=aside and not stop.number)
                     saved, cost = time.monotonic(), time.monotonic() - begun
                 stop.check(hint)
         self._check_leaves(steps)
@@ -196,7 +198,6 @@ class Training:
         }
         if not all(value.isfinite().all() for value in moments.values()):
             raise NumberError(f"a moment of Adam stopped being finite by step {step}", "the last good progress is kept")
-        aside = aside and self.precision.device.type in _ASIDE
         copied = _copied if aside else dict
         progress = Progress(
             copied(self.leaves),
