@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -89,11 +88,11 @@ class Updates:
         gradients = [copy.grad for part in self.parts for copy in part.copies if copy.grad is not None]
         return torch.stack([loss.detach(), get_total_norm(gradients, math.inf).to(loss.dtype)])
 
-    def state(self, leaf: Tensor) -> dict[str, Tensor | float]:
+    def state(self, leaf: Tensor) -> dict[str, Tensor]:
         """Adam's moments and count of steps for a leaf; empty before the first update."""
         return self._of[leaf].state(leaf)
 
-    def restore(self, states: Mapping[Tensor, dict[str, Tensor | float]]) -> None:
+    def restore(self, states: Mapping[Tensor, dict[str, Tensor]]) -> None:
         """Put back what `state` gave for every leaf, and bring the copies to what the leaves are now."""
         for part in self.parts:
             part.restore([states[leaf] for leaf in part.rows])
@@ -219,22 +218,26 @@ class _Part:
         for row in self.rows.values():
             row.grad = None
 
-    def state(self, leaf: Tensor) -> dict[str, Tensor | float]:
+    def state(self, leaf: Tensor) -> dict[str, Tensor]:
         row = self.rows[leaf]
+        state = {name: torch.as_tensor(value) for name, value in self.optimizer.state[row].items()}
         return {
             name: value.as_strided(leaf.shape, leaf.stride()) if _is_like(value, row) else value
-            for name, value in self.optimizer.state[row].items()
+            for name, value in state.items()
         }
 
-    def restore(self, states: Sequence[dict[str, Tensor | float]]) -> None:
+    def restore(self, states: Sequence[dict[str, Tensor]]) -> None:
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": dict(enumerate(states)), "param_groups": groups})
+        # bitsandbytes counts its steps in a Python number.
+        plain = not isinstance(self.optimizer, torch.optim.Adam)
         for leaf, row in self.rows.items():
-            self.optimizer.state[row] |= {
-                name: _row(torch.empty_like(leaf, dtype=value.dtype).copy_(value))
-                for name, value in self.optimizer.state[row].items()
-                if _is_like(value, leaf)
-            }
+            state = self.optimizer.state[row]
+            for name, value in state.items():
+                if _is_like(value, leaf):
+                    state[name] = _row(torch.empty_like(leaf, dtype=value.dtype).copy_(value))
+                elif plain and value.ndim == 0:
+                    state[name] = value.item()
 
     def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
         return zip(self.rows.values(), self.copies, strict=True)
@@ -244,9 +247,9 @@ def _row(tensor: Tensor) -> Tensor:
     return tensor.as_strided((tensor.numel(),), (1,))
 
 
-def _is_like(value: Tensor | float, other: Tensor) -> TypeGuard[Tensor]:
+def _is_like(value: Tensor, other: Tensor) -> bool:
     # A leaf of one number apart: the count of steps has no dimension.
-    return isinstance(value, Tensor) and value.ndim > 0 and value.shape == other.shape
+    return value.ndim > 0 and value.shape == other.shape
 
 
 def _chunks(pairs: Iterable[tuple[Tensor, Tensor]], size: int) -> Iterator[list[tuple[Tensor, Tensor]]]:

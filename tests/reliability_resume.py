@@ -193,10 +193,10 @@ def _resumed_elsewhere(subject: Subject, stage: str, run: Path, name: str, stric
         if name == "threads":
             torch.set_num_threads(2)
             return
-        from imagic_cli.stages import training
+        from imagic_cli.stages import checkpoints
 
-        real = training.environment
-        training.environment = lambda device: real(device) | {name: "another"}
+        real = checkpoints.environment
+        checkpoints.environment = lambda device: real(device) | {name: "another"}
 
     kept = digests(run)
     strictly = ["--strict"] if strict else []

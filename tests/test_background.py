@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from imagic_cli.artifacts import Progress
 from imagic_cli.background import Background
 from imagic_cli.errors import DiskError
 from imagic_cli.fit import Step
-from imagic_cli.stages import training
+from imagic_cli.stages import checkpoints, training
 
 FLAGS = ["--steps", 12, "--probe-every", 0]
 
@@ -22,9 +23,9 @@ FLAGS = ["--steps", 12, "--probe-every", 0]
 @pytest.fixture(autouse=True)
 def aside(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU, and at every step."""
-    monkeypatch.setattr(training, "_ASIDE", ("cpu",))
-    monkeypatch.setattr(training, "_CHECKPOINT_SECONDS", -1.0)
-    monkeypatch.setattr(training, "_CHECKPOINT_SHARE", 0)
+    monkeypatch.setattr(checkpoints, "_ASIDE", ("cpu",))
+    monkeypatch.setattr(checkpoints, "_SECONDS", -1.0)
+    monkeypatch.setattr(checkpoints, "_SHARE", 0)
 
 
 @pytest.mark.parametrize("stage", ["optimize", "finetune"])
@@ -99,6 +100,34 @@ def test_a_disk_that_refuses_one_is_told_and_the_one_before_is_kept(
     assert (result.code, "no space left" in result.err) == (6, True), result.err
     assert Progress.load(Path("run/.progress/optimize.safetensors")).stamp.extra["step"] == written[0]
     done(*command)
+
+
+def test_a_stop_saves_anew_what_could_not_be_written_before(
+    photo: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, failed = Progress.save, threading.Event()
+
+    def once_full(progress: Progress, *arguments: object) -> str:
+        if not failed.is_set():
+            failed.set()
+            raise DiskError("no space left", "free some space")
+        return save(progress, *arguments)
+
+    fit = training.fit
+
+    def interrupted(*arguments: object) -> Iterator[Step]:
+        for step in fit(*arguments):
+            if step.index == 2:
+                # The first was begun after the first step; the stop comes before it is looked at again.
+                assert failed.wait(60)
+                signal.raise_signal(signal.SIGTERM)
+            yield step
+
+    monkeypatch.setattr(Progress, "save", once_full)
+    monkeypatch.setattr(training, "fit", interrupted)
+    result = imagic("optimize", photo, "a bird", "--model", models / "sd", "--run", "run", *FLAGS)
+    assert result.code == 143, result.err
+    assert Progress.load(Path("run/.progress/optimize.safetensors")).stamp.extra["step"] == 2
 
 
 def test_what_fails_in_the_background_is_raised_where_it_is_looked_at() -> None:

@@ -43,8 +43,9 @@ import imagic_cli.backends.stable_diffusion
 import imagic_cli.stages.finetune
 import imagic_cli.stages.generate
 import imagic_cli.stages.optimize  # noqa: F401
+from imagic_cli.artifacts import Progress
 from imagic_cli.cli import run
-from imagic_cli.stages import training
+from imagic_cli.stages import checkpoints, training
 
 PARTS = ("machine", "A", "B", "image", "images", "eager", "LoRA", "8-bit", "checkpoints", "peer", "again")
 FLOPS = {"A": 1.67e12, "B": 2.41e12, "image": 1.607e12}
@@ -249,15 +250,15 @@ class Bench:
 
     def checkpoints(self) -> dict[str, object]:
         """The first steps of B, with a checkpoint every few seconds: how long the loop waits, how long each takes."""
-        waited, written = self.timed(training.Training, "_save"), self.timed(training.Progress, "save")
-        before = training._CHECKPOINT_SECONDS, training._CHECKPOINT_SHARE
-        training._CHECKPOINT_SECONDS, training._CHECKPOINT_SHARE = 0.01 if self.given.quick else 4.0, 0
+        waited, written = self.timed(checkpoints.Checkpoints, "save"), self.timed(Progress, "save")
+        before = checkpoints._SECONDS, checkpoints._SHARE
+        checkpoints._SECONDS, checkpoints._SHARE = 0.01 if self.given.quick else 4.0, 0
         try:
             method = ("--method", "full", "--lr", 5e-7)
             most = min(3 * self.many, self.steps["B"] - 1)
             seconds = self.finetune(self.copy("checkpoints"), *method, most=most, checkpoints=())
         finally:
-            training._CHECKPOINT_SECONDS, training._CHECKPOINT_SHARE = before
+            checkpoints._SECONDS, checkpoints._SHARE = before
         size = (self.given.work / "checkpoints/.progress/finetune.safetensors").stat().st_size
         return self.trained(seconds) | {"the loop waits s": waited, "each takes s": written, "each GB": size / 1e9}
 
