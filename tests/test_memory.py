@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import platform
 import subprocess
@@ -18,6 +19,7 @@ from drive import done
 
 from imagic_cli.artifacts import Loaded, Weights
 from imagic_cli.backends.latent import LatentBackend
+from imagic_cli.cli import ENVIRONMENT
 
 STEP = """
 import sys, torch
@@ -78,14 +80,18 @@ def test_sampling_holds_no_second_copy_of_what_was_trained(
     assert held == [0]
 
 
-@pytest.mark.parametrize(("before", "after"), [(None, "1"), ("0", "0")])
-def test_the_command_asks_torch_for_large_pages_unless_told_otherwise(before: str | None, after: str) -> None:
+@pytest.mark.parametrize(("before", "after"), [(None, ENVIRONMENT), ("0", dict.fromkeys(ENVIRONMENT, "0"))])
+def test_the_command_sets_what_torch_reads_at_its_import_unless_told_otherwise(
+    before: str | None, after: dict[str, str]
+) -> None:
     script = (
-        "import atexit, os, sys; from imagic_cli.cli import main; sys.argv = ['imagic', '--version'];"
-        "atexit.register(lambda: print(os.environ['THP_MEM_ALLOC_ENABLE'], 'torch' in sys.modules)); main()"
+        "import atexit, json, os, sys; from imagic_cli.cli import ENVIRONMENT, main;"
+        "sys.argv = ['imagic', '--version'];"
+        "atexit.register(lambda: print(json.dumps([{name: os.environ[name] for name in ENVIRONMENT},"
+        " 'torch' in sys.modules]))); main()"
     )
-    environment = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
-    environment |= {} if before is None else {"THP_MEM_ALLOC_ENABLE": before}
+    environment = {name: value for name, value in os.environ.items() if name not in ENVIRONMENT}
+    environment |= {} if before is None else dict.fromkeys(ENVIRONMENT, before)
     found = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, env=environment)
     # And before torch is there, which reads it once.
-    assert found.stdout.splitlines()[-1] == f"{after} False"
+    assert json.loads(found.stdout.splitlines()[-1]) == [after, False]

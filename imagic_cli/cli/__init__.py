@@ -14,8 +14,11 @@ from imagic_cli.signals import came, raise_on_signals
 
 # Read while torch is imported, so set before.
 ENVIRONMENT = {
-    # Threads that spin while they wait are ruinous beside any other busy process.
+    # Threads that spin while they wait are ruinous beside another busy process: a step of the bundled model's A at two
+    # threads takes 24 ms on an idle machine, and seconds there. If they sleep at once it takes 49 and 39 ms; with so
+    # short a spin (which GNU's OpenMP alone knows) 25 and 90 to 160.
     "OMP_WAIT_POLICY": "PASSIVE",
+    "GOMP_SPINCOUNT": "2000",
     # Linux may give torch's large tensors pages of two megabytes: weights are read through at every step, and finding
     # half a million small pages takes a step of a denoiser of 200 M parameters a tenth longer.
     "THP_MEM_ALLOC_ENABLE": "1",

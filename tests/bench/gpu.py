@@ -27,9 +27,10 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
+from unittest import mock
 
 import torch
 from PIL import Image
@@ -37,6 +38,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import peers
 import toys
+from flops import flops, parameters
 from peers import TEXT, Forwards, median_gap
 
 import imagic_cli.backends.stable_diffusion
@@ -48,10 +50,8 @@ from imagic_cli.cli import run
 from imagic_cli.stages import checkpoints, training
 
 PARTS = ("machine", "A", "B", "image", "images", "eager", "LoRA", "8-bit", "checkpoints", "peer", "again")
-FLOPS = {"A": 1.67e12, "B": 2.41e12, "image": 1.607e12}
-PARAMETERS, ADAM_BYTES = 859_520_964, 30
-
-
+STAGES = ("A", "B", "image")
+ADAM_BYTES = 30
 NO_CHECKPOINTS = ("--checkpoint-every", 0)
 
 
@@ -106,10 +106,11 @@ class Bench:
         given: the command line.
         model: the model's folder.
         photo: the picture.
+        side: its side, pixels.
     """
 
-    def __init__(self, given: argparse.Namespace, model: Path, photo: Path) -> None:
-        self.given, self.model, self.photo = given, model, photo
+    def __init__(self, given: argparse.Namespace, model: Path, photo: Path, side: int) -> None:
+        self.given, self.model, self.photo, self.side = given, model, photo, side
         self.clock = Clock()
         self.losses: dict[str, list[float]] = {}
         self.found: dict[str, dict[str, object]] = {}
@@ -219,10 +220,8 @@ class Bench:
 
     def eager(self) -> dict[str, object]:
         """The first steps of A and B without a graph."""
-        graphed = training.is_graphed
-        training.is_graphed = lambda *_: False
-        try:
-            found: dict[str, object] = {}
+        found: dict[str, object] = {}
+        with mock.patch.object(training, "is_graphed", lambda *_: False):
             for stage in ("A", "B"):
                 if stage == "A":
                     shutil.rmtree(self.given.work / "eager", ignore_errors=True)
@@ -235,9 +234,7 @@ class Bench:
                     if name in self.losses
                 }
                 self.losses[f"eager {stage}"] = self.clock.losses
-            return found
-        finally:
-            training.is_graphed = graphed
+        return found
 
     def lora(self) -> dict[str, object]:
         """The first steps of B over a LoRA."""
@@ -250,32 +247,13 @@ class Bench:
 
     def checkpoints(self) -> dict[str, object]:
         """The first steps of B, with a checkpoint every few seconds: how long the loop waits, how long each takes."""
-        waited, written = self.timed(checkpoints.Checkpoints, "save"), self.timed(Progress, "save")
-        before = checkpoints._SECONDS, checkpoints._SHARE
-        checkpoints._SECONDS, checkpoints._SHARE = 0.01 if self.given.quick else 4.0, 0
-        try:
-            method = ("--method", "full", "--lr", 5e-7)
-            most = min(3 * self.many, self.steps["B"] - 1)
+        often = mock.patch.multiple(checkpoints, _SECONDS=0.01 if self.given.quick else 4.0, _SHARE=0)
+        method = ("--method", "full", "--lr", 5e-7)
+        most = min(3 * self.many, self.steps["B"] - 1)
+        with often, timed(checkpoints.Checkpoints, "save") as waited, timed(Progress, "save") as written:
             seconds = self.finetune(self.copy("checkpoints"), *method, most=most, checkpoints=())
-        finally:
-            checkpoints._SECONDS, checkpoints._SHARE = before
         size = (self.given.work / "checkpoints/.progress/finetune.safetensors").stat().st_size
         return self.trained(seconds) | {"the loop waits s": waited, "each takes s": written, "each GB": size / 1e9}
-
-    def timed(self, kind: type, name: str) -> list[float]:
-        """The seconds of every call of a method from now on."""
-        seconds: list[float] = []
-        real = getattr(kind, name)
-
-        def called(*arguments: object, **options: object) -> object:
-            begun = time.perf_counter()
-            try:
-                return real(*arguments, **options)
-            finally:
-                seconds.append(time.perf_counter() - begun)
-
-        setattr(kind, name, called)
-        return seconds
 
     def peer(self) -> dict[str, object]:
         """The community pipeline."""
@@ -308,13 +286,15 @@ class Bench:
         machine = self.found.get("machine", {})
         rate, copy = (machine.get(name) for name in ("float16 TFLOP/s", "copy TB/s"))
         table: dict[str, object] = {}
-        for stage, flops in FLOPS.items():
+        work = flops(self.model, self.side)
+        for stage, count in zip(STAGES, (work["A"], work["B"], work["sampling"]), strict=True):
             step = self.found.get(stage, {}).get("step ms")
             if isinstance(step, float) and isinstance(rate, float) and isinstance(copy, float):
-                least = flops / rate / 1e12 + (ADAM_BYTES * PARAMETERS / copy / 1e12 if stage == "B" else 0.0)
-                share = flops / (step / 1e3) / 1e12 / rate
+                update = ADAM_BYTES * parameters(self.model) if stage == "B" else 0
+                least = count / rate / 1e12 + update / copy / 1e12
+                share = count / (step / 1e3) / 1e12 / rate
                 table[stage] = {"floor ms": 1e3 * least, "share of floor": 1e3 * least / step, "share of rate": share}
-        seconds = [self.found.get(stage, {}).get("seconds") for stage in FLOPS]
+        seconds = [self.found.get(stage, {}).get("seconds") for stage in STAGES]
         whole = sum(each for each in seconds if isinstance(each, float)) if all(seconds) else None
         return {"part": "summary", "whole edit s": whole, "stages": table, "found": self.found}
 
@@ -342,6 +322,23 @@ class Bench:
                 if part in ("A", "B"):
                     self.rescue(part)
             say({"part": part, "took s": time.perf_counter() - begun} | self.found[part])
+
+
+@contextmanager
+def timed(kind: type, name: str) -> Iterator[list[float]]:
+    """The seconds of every call of a method while this is entered."""
+    seconds: list[float] = []
+    real = getattr(kind, name)
+
+    def called(*arguments: object, **options: object) -> object:
+        begun = time.perf_counter()
+        try:
+            return real(*arguments, **options)
+        finally:
+            seconds.append(time.perf_counter() - begun)
+
+    with mock.patch.object(kind, name, called):
+        yield seconds
 
 
 def launched(work: Callable[[], object], times: int = 20) -> float:
@@ -390,7 +387,7 @@ def main() -> None:
             shape.build(model)
     Image.effect_noise((side, side), 80).convert("RGB").save(photo)
     say({"part": "build", "took s": time.perf_counter() - begun})
-    bench = Bench(given, model, photo)
+    bench = Bench(given, model, photo, side)
     try:
         absent = {"peer": not given.peer, "8-bit": importlib.util.find_spec("bitsandbytes") is None}
         bench.all([part for part in PARTS if part in given.only and not absent.get(part)])

@@ -34,13 +34,11 @@ from pathlib import Path
 import peers
 import resident
 import torch
+from flops import flops
 from peers import TEXT, Forwards
 
-from imagic_cli import backends
-from imagic_cli.backends.source import find
 from imagic_cli.cli import ENVIRONMENT
-from imagic_cli.config import ModelSource
-from imagic_cli.plan import counted, product_rate
+from imagic_cli.plan import product_rate
 
 
 def say(found: object, indent: int | None = None) -> None:
@@ -175,18 +173,6 @@ def compared(found: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, di
                 "most": ratios[-1],
             }
     return table
-
-
-def flops(model: Path, size: int) -> dict[str, float]:
-    """Those of one step of each kind, counted without weights."""
-    blank = backends.load(find(ModelSource(source=str(model)))).blank(size, size)
-    found = {}
-    for name in ("A", "B", "sampling"):
-        blank.level.module.requires_grad_(name == "B")
-        embedding = blank.embedding.leaves() if name == "A" else blank.embedding
-        # Guided: two in one batch.
-        found[name], _kept = counted(blank, embedding, 2 if name == "sampling" else 1, backward=name != "sampling")
-    return found
 
 
 def main() -> None:
