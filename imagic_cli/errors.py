@@ -70,6 +70,20 @@ class ModelError(ImagicError):
     code = 9
 
 
+class SomeFailedError(ImagicError):
+    """Some of many edits failed.
+
+    Args:
+        code: the exit code of the first of them.
+        message: what is wrong with it.
+        hint: where the others are.
+    """
+
+    def __init__(self, code: int, message: str, hint: str) -> None:
+        super().__init__(message, hint)
+        self.code = code
+
+
 class Interrupted(BaseException):
     """A signal asked for a stop (exit code 128 + the signal's number: 130 SIGINT, 143 SIGTERM).
 

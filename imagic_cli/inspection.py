@@ -166,9 +166,11 @@ def _sampled(
     except ArtifactError as error:
         return State(name, "damaged", str(error), size, path, again)
     used = [] if sampling.pretrained else record.levels(sampling.size)
-    # A level that was never tuned has its part in the pictures as it is.
+    # A level that was never tuned has its part in the pictures as it is; a change that was discarded made them all the
+    # same.
     known = {level: weights[level] for level in used if run.weights_file(level).exists()}
-    changed = stamp.differences(record.generate_stamp(sampling, embeddings, known))
+    gone = {level: stamp.inputs.get(part("weights", level), "none") for level in used if level not in known}
+    changed = stamp.differences(record.generate_stamp(sampling, embeddings, known | gone))
     upstream = [first, *(tuned[level] for level in known)]
     changed += [f"{state.stage} is {state.condition}" for state in upstream if state.condition != "done"]
     condition: Condition = "stale" if changed else "done"

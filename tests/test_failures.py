@@ -13,7 +13,7 @@ from browser import browser, keep_shot, quiet_page
 from PIL import Image
 
 from imagic_cli.evaluation.beside import Beside
-from imagic_cli.evaluation.evaluate import summary
+from imagic_cli.evaluation.evaluate import Entry, summary
 from imagic_cli.evaluation.failures import MOVED, SUBTLE, Candidates, candidates
 from imagic_cli.evaluation.table import Table
 from imagic_cli.names import picture_name
@@ -123,7 +123,8 @@ def evaluated(folder: Path, edits: Mapping[str, Points], alignment: bool = True)
         Image.new("RGB", (64, 48)).save(images / "sheet.png")
         result = {"text": text, "image": f"{name}/image.png", "sheet": f"{name}/images/sheet.png", "rows": rows}
         (folder / "results" / f"{name}.json").write_text(json.dumps(result))
-    write(folder, summary(folder), Beside())
+    listed = [Entry(f"{number:04d}-an edit", folder / "none.png", text) for number, text in enumerate(edits, 1)]
+    write(folder, summary(folder, listed, list(table(GOOD).rows)), Beside())
     return folder
 
 

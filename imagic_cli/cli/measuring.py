@@ -9,6 +9,7 @@ from imagic_cli.cli import checks
 from imagic_cli.cli import options as o
 from imagic_cli.cli.report import Report
 from imagic_cli.config import ModelFlags
+from imagic_cli.errors import SomeFailedError
 
 
 def evaluate(
@@ -66,7 +67,7 @@ def evaluate(
         every = entries(listed)
         evaluation = Evaluation(output, named, Recipe(*recipe), items, clip, discard_weights, how, report)
         evaluation.run([every[number] for number in mine])
-        found = summary(output)
+        found = summary(output, every, items)
         theirs = measured(output, found, dict(zip(every, listed, strict=True)), answers, evaluation.aligner)
         pages = write(output, found, theirs)
         report.table(f"{len(found.results)} edits, {len(found.failures)} failed: {output}", columns(found), rows(found))
@@ -75,6 +76,11 @@ def evaluate(
             report.table(title, methods_columns(found), compared)
         for page in pages:
             report.result(page, page.stem)
+        failed = [name for name in (every[number].name for number in mine) if name in found.failures]
+        if failed:
+            first = found.failures[failed[0]]
+            told = f"{len(failed)} of {len(mine)} edits failed; {failed[0]}: {first['message']}"
+            raise SomeFailedError(first["code"], told, f"all are in {output / 'failures'}")
 
 
 def bench(

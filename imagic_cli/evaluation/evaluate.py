@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from imagic_cli import files
 from imagic_cli.config import How, ModelFlags
-from imagic_cli.errors import ImagicError, InputError, Interrupted
+from imagic_cli.errors import ArtifactError, ImagicError, InputError, Interrupted
 from imagic_cli.evaluation.alignment import ClipScore
 from imagic_cli.evaluation.intervals import Interval, bootstrap
 from imagic_cli.evaluation.scoring import aligner, score
-from imagic_cli.evaluation.silent import Recipe, nobody, sampled, tuned
+from imagic_cli.evaluation.settings import keep_to
+from imagic_cli.evaluation.silent import Recipe, nobody, resolved, sampled, tuned
 from imagic_cli.evaluation.table import Table, preferred_fidelity
 from imagic_cli.events import Listener, Note
 from imagic_cli.manifest import Pair
-from imagic_cli.names import slug
+from imagic_cli.names import BASE, slug
 from imagic_cli.resolve import check_model
+from imagic_cli.run import Run
 from imagic_cli.sweep import Item
+
+_RESULT, _FAILURE = {"text", "image", "sheet", "rows"}, {"text", "code", "message"}
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,7 @@ class Evaluation:
         """Make and measure every edit whose result is not there yet; a failure is recorded, and the next one follows.
 
         Raises:
+            InputError: there are results of another model or other settings in the folder.
             Interrupted: a signal came; what is done is kept.
             DiskError: a result cannot be written.
             ImagicError: the model cannot be had, and no edit would succeed.
@@ -77,7 +85,8 @@ class Evaluation:
         check_model(self.model)
         for name in ("results", "failures"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        todo = [entry for entry in entries if not self._is_done(entry)]
+        self._check_settings(entries)
+        todo = [entry for entry in entries if _result(self.folder, entry, self.items) is None]
         began = time.monotonic()
         for done, entry in enumerate(todo, 1):
             failure = self.folder / "failures" / f"{entry.name}.json"
@@ -93,19 +102,29 @@ class Evaluation:
             minutes = (time.monotonic() - began) / done * (len(todo) - done) / 60
             self.tell(Note(f"{entry.name}: {told}; {done} of {len(todo)}, about {minutes:.0f} min left"))
 
-    def _is_done(self, entry: Entry) -> bool:
-        # Another grid is other work: images that are there already are not made again.
-        path = self.folder / "results" / f"{entry.name}.json"
-        if not path.exists():
-            return False
-        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-        return {(row["eta"], row["seed"]) for row in rows} >= set(self.items)
+    def _check_settings(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            with TemporaryDirectory() as place, contextlib.suppress(ImagicError):
+                ready = resolved(entry.image, entry.text, Path(place) / "run", self.model, self.recipe, self.how)
+                break
+        else:
+            # None can be made: that is told of each.
+            return
+        keep_to(self.folder, ready.record, clip=self.clip)
 
     def _edit(self, entry: Entry) -> dict[str, Any]:
         began = time.monotonic()
         run_path = self.folder / entry.name
+        known = _result(self.folder, entry, ()) or {"rows": []}
+        gone = known["rows"] and not Run(run_path).weights_file(BASE).exists()
         ready = tuned(entry.image, entry.text, run_path, self.model, self.recipe, self.how)
-        pictures = sampled(ready, self.items, self.how)
+        try:
+            pictures = sampled(ready, self.items, self.how)
+        except ArtifactError:
+            if not gone:
+                raise
+            # Trained once more after it was discarded, its last bits may be others: the images are then, too.
+            pictures, known = sampled(ready, self.items, self.how, force=True), {"rows": []}
         paths = {item: pictures.path(item) for item in self.items}
         clip = self.aligner(ready.record.model.source)
         table = score(paths, ready.image, entry.text, clip, nobody)
@@ -114,8 +133,13 @@ class Evaluation:
             for level in ready.record.levels():
                 files.remove(ready.run.weights_file(level))
         rows = [{"eta": eta, "seed": seed, **row} for (eta, seed), row in table.rows.items()]
+        # Of another grid, with the same photograph, text and settings.
+        rows += [
+            row for row in known["rows"] if (row["eta"], row["seed"]) not in table.rows and row.keys() == rows[0].keys()
+        ]
         return {
             "text": entry.text,
+            "photograph": _digest(entry.image),
             "image": f"{entry.name}/image.png",
             "sheet": f"{entry.name}/{pictures.sheet_file.relative_to(run_path).as_posix()}",
             "alignment": table.alignment,
@@ -172,13 +196,21 @@ class Summary:
         return found
 
 
-def summary(folder: Path) -> Summary:
-    """Everything that the results in `folder` say together.
+def summary(folder: Path, entries: Sequence[Entry], items: Sequence[Item]) -> Summary:
+    """What the results of a list say together.
+
+    Args:
+        folder: of the evaluation.
+        entries: the list; what else is in the folder, and edits that are not done yet, do not count.
+        items: which images of each edit count.
 
     Raises:
-        InputError: there are none, or they were measured with different networks, which may not be averaged.
+        InputError: there are no results, or they were measured with different networks, which may not be averaged.
     """
-    results, failures = (_every(folder / name) for name in ("results", "failures"))
+    found = {entry.name: _result(folder, entry, items) for entry in entries}
+    results = {name: _cut(result, items) for name, result in found.items() if result is not None}
+    failed = {name: _read(folder / "failures" / f"{name}.json", _FAILURE) for name in found if name not in results}
+    failures = {name: failure for name, failure in failed.items() if failure is not None}
     if not results:
         raise InputError(f"{folder} holds no results", "its failures are in failures/" if failures else "")
     names = [tuple(name for name in each["rows"][0] if name not in {"eta", "seed"}) for each in results.values()]
@@ -198,5 +230,31 @@ def _means(results: Mapping[str, dict[str, Any]], name: str, eta: str) -> list[f
     return found
 
 
-def _every(folder: Path) -> dict[str, dict[str, Any]]:
-    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+def _result(folder: Path, entry: Entry, items: Sequence[Item]) -> dict[str, Any] | None:
+    # Of this photograph and text, with all of these images; of another grid it is other work, though the images that
+    # are there are not made again.
+    found = _read(folder / "results" / f"{entry.name}.json", _RESULT)
+    if found is None or found["text"] != entry.text or _digest(entry.image) not in {found.get("photograph"), None}:
+        return None
+    return found if {(row["eta"], row["seed"]) for row in found["rows"]} >= set(items) else None
+
+
+def _read(path: Path, names: set[str]) -> dict[str, Any] | None:
+    # A damaged one is made again: its images are there.
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and found.keys() >= names else None
+
+
+def _cut(result: dict[str, Any], items: Sequence[Item]) -> dict[str, Any]:
+    return result | {"rows": [row for row in result["rows"] if (row["eta"], row["seed"]) in set(items)]}
+
+
+def _digest(image: Path) -> str | None:
+    # Of the file; None where it is away, which is no change.
+    try:
+        return hashlib.sha256(image.read_bytes()).hexdigest() if image.is_file() else None
+    except OSError:
+        return None

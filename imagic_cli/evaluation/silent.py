@@ -50,15 +50,15 @@ def tuned(image: Path, text: str, folder: Path, model: ModelFlags, recipe: Recip
     return ready
 
 
-def sampled(ready: Edit, items: Sequence[Item], how: How, pretrained: bool = False) -> Pictures:
-    """Stage C of a tuned run.
+def sampled(ready: Edit, items: Sequence[Item], how: How, pretrained: bool = False, force: bool = False) -> Pictures:
+    """Stage C of a tuned run; `force` replaces samples of other weights.
 
     Raises:
         ImagicError: it is refused, stopped or fails.
     """
     record = ready.run.read_record()
     sampling = sampling_settings(record, {"pretrained": pretrained or None}, how)
-    return generate(ready.run, record, ready.model, sampling, items, how, False, nobody)
+    return generate(ready.run, record, ready.model, sampling, items, how, force, nobody)
 
 
 def nobody(_event: Event) -> None:

@@ -55,7 +55,8 @@ def rows(found: Summary) -> list[list[str]]:
 
 
 def _told(found: Interval) -> str:
-    return f"{found.mean:.4g} [{found.low:.4g}, {found.high:.4g}]"
+    # One edit has no interval.
+    return f"{found.mean:.4g} [{found.low:.4g}, {found.high:.4g}]" if found.count > 1 else f"{found.mean:.4g}"
 
 
 def methods_columns(found: Summary) -> list[str]:

@@ -19,10 +19,11 @@ from PIL import Image, ImageFilter
 from imagic_cli import backends, files
 from imagic_cli.backends.source import BUNDLED_CLIP
 from imagic_cli.config import How, ModelFlags
-from imagic_cli.errors import InputError, Interrupted
+from imagic_cli.errors import Interrupted
 from imagic_cli.evaluation.alignment import ClipScore
 from imagic_cli.evaluation.baselines import Reworks, ddib, sdedit
 from imagic_cli.evaluation.fidelity import Mask, psnr, ssim, unchanged
+from imagic_cli.evaluation.settings import keep_to
 from imagic_cli.evaluation.silent import Recipe, resolved, sampled, tuned
 from imagic_cli.events import Listener, Note
 from imagic_cli.image import to_images
@@ -137,14 +138,7 @@ class Bench:
             picture = Path(place) / "before.png"
             edit.before.draw().save(picture)
             record = resolved(picture, edit.text, Path(place) / "run", self.model, self.recipe, self.how).record
-        stages = {"optimize": record.optimize, "finetune": record.finetune, "generate": record.generate}
-        told: dict[str, object] = {name: each.model_dump(mode="json") for name, each in stages.items()}
-        told |= {"model": record.identity, "full": self.full}
-        path = self.folder / "settings.json"
-        if not path.exists():
-            files.commit_bytes(path, json.dumps(told, indent=1).encode())
-        elif json.loads(path.read_bytes()) != told:
-            raise InputError(f"{self.folder} has results of another model or other settings", "name another --out")
+        keep_to(self.folder, record, full=self.full)
 
     def _pair(self, edit: Pair, panel: Panel) -> list[Score]:
         work = self.folder / f"work-{edit.number:04d}"
