@@ -14,6 +14,7 @@ from PIL import Image
 from imagic_cli.artifacts import Embeddings
 from imagic_cli.evaluation.fidelity import psnr
 from imagic_cli.evaluation.table import load
+from imagic_cli.record import read_record
 
 TEXT = "a bird spreading wings"
 UPPER = "weights-sr16-32.safetensors"
@@ -58,6 +59,19 @@ def test_every_length_is_a_run_of_its_own_and_none_is_made_twice(tuned: Path, tm
     done(*command)
     assert before == [(part / "weights.safetensors").stat().st_mtime_ns for part in parts]
     assert imagic("check", run).code == 0
+
+
+def test_a_length_of_another_stage_b_is_not_shown_as_this_one(tuned: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(tuned, tmp_path / "run")
+    command = ["ablate", "optimize", run, "--steps", "1", "--eta", "0.7"]
+    done(*command)
+    done("finetune", "--run", run, "--steps", 2, "--force")
+    part = run / "ablations" / "optimize-00001"
+    result = imagic(*command)
+    assert (result.code, f"(steps 3 -> 2); remove {part}," in result.err) == (4, True), result.err
+    shutil.rmtree(part)
+    done(*command)
+    assert read_record(part / "run.json").finetune.steps == 2
 
 
 def test_super_resolution_is_shown_pretrained_and_tuned_at_either_embedding(models: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import toys
 import transformers
 from diffusers import DDIMScheduler, StableDiffusionImg2ImgPipeline, StableDiffusionXLImg2ImgPipeline
 from PIL import Image
+from safetensors.torch import load_file
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 from imagic_cli import backends
@@ -105,6 +106,14 @@ def test_loading_clip_draws_no_bar_of_its_own(
 
 
 def test_a_folder_without_clip_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no CLIP model"):
+        ClipScore(tmp_path)
+
+
+def test_a_pickled_clip_is_refused(tmp_path: Path) -> None:
+    weights = toys.clip(tmp_path) / "model.safetensors"
+    torch.save(load_file(weights), tmp_path / "pytorch_model.bin")
+    weights.unlink()
     with pytest.raises(ModelError, match="no CLIP model"):
         ClipScore(tmp_path)
 

@@ -63,6 +63,21 @@ def test_a_sweep_fills_the_grid_and_measures_every_image(tuned: Path, clip: Path
     assert "up to date" in again.err
     assert before == ((folder / "metrics.csv").read_bytes(), (folder / "tradeoff.svg").read_bytes())
     assert imagic("check", run).code == 0
+    # Another call fills more of the grid; a picture that has gone has no row.
+    done("sweep", run, "--eta", "0.7", "--seed", "2", "--steps", 2, "--clip", clip)
+    assert [row["eta"] for row in table(folder / "metrics.csv")] == ["0.000"] * 2 + ["0.500"] * 2 + [
+        "0.700",
+        "1.000",
+        "1.000",
+    ]
+    for suffix in (".png", ".json"):
+        (folder / f"eta-0.000_seed-0002{suffix}").unlink()
+    done("sweep", run, "--eta", "0.7", "--seed", "2", "--steps", 2, "--clip", clip)
+    assert [row["eta"] for row in table(folder / "metrics.csv")] == ["0.000"] + ["0.500"] * 2 + [
+        "0.700",
+        "1.000",
+        "1.000",
+    ]
 
 
 def test_without_a_clip_the_rest_is_measured_and_the_lack_is_told(tuned: Path, tmp_path: Path, monkeypatch) -> None:
@@ -140,9 +155,13 @@ def test_sdedit_joins_a_run_and_is_not_made_twice(tuned: Path, clip: Path, tmp_p
     done("baseline", "sdedit", run, *flags)
     assert times == [path.stat().st_mtime_ns for path in pictures]
     assert imagic("check", run).code == 0
-    # Other settings are other work under the same names.
+    done("baseline", "sdedit", run, "--strength", "0.75", "--seed", "0", "--steps", 4, "--clip", clip)
+    assert [row["eta"] for row in table(Path(told.lines[-1]))] == ["0.500", "0.500", "0.750", "1.000", "1.000"]
+    # Other settings are other work under the same names: no series with what was there.
     done("baseline", "sdedit", run, "--strength", "0.5", "--seed", "0", "--steps", 8, "--clip", clip)
-    assert pictures[0].stat().st_mtime_ns != times[0] and pictures[1].stat().st_mtime_ns == times[1]
+    assert pictures[0].stat().st_mtime_ns != times[0]
+    assert sorted(pictures[0].parent.glob("*.png")) == pictures[:1]
+    assert [row["eta"] for row in table(Path(told.lines[-1]))] == ["0.500"]
 
 
 def test_ddib_needs_no_seed_and_a_source(tuned: Path, clip: Path, tmp_path: Path) -> None:

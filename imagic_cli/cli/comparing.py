@@ -39,7 +39,7 @@ def baseline(
         rival.make(items)
         paths = {item: rival.path(item) for item in items}
         metrics = rival.path(items[0]).parent / "metrics.csv"
-        score(paths, chosen.read_image(), record.text, judge, report).save(metrics)
+        score(paths, chosen.read_image(), record.text, judge, report).joined(metrics, rival.path).save(metrics)
         for path in paths.values():
             report.result(path, "image")
         report.result(metrics, "metrics")

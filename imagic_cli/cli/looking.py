@@ -47,6 +47,7 @@ def sweep(
         text = sampling.prompt or record.text
         table = score({item: pictures.path(item) for item in items}, chosen.read_image(), text, judge, report)
         metrics, plot = pictures.folder / "metrics.csv", pictures.folder / "tradeoff.svg"
+        table = table.joined(metrics, pictures.path)
         table.save(metrics)
         files.commit_bytes(plot, tradeoff(table, text).encode())
         if first := suggested(table):

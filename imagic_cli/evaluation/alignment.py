@@ -32,7 +32,8 @@ class ClipScore:
         quiet_libraries()
         self.name = name or str(source)
         try:
-            self._model: Any = CLIPModel.from_pretrained(source, dtype=torch.float32).eval()
+            self._model: Any = CLIPModel.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
+            self._model.eval()
             self._tokenizer: Any = CLIPTokenizer.from_pretrained(source)
             self._processor: Any = CLIPImageProcessorPil.from_pretrained(source)
         except (OSError, ValueError) as error:

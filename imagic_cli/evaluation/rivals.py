@@ -71,7 +71,7 @@ class Rival:
         with self.run.locked():
             found = self.run.read_embeddings(self.record)
             stamp = self._stamp(found.digest)
-            todo = [item for item in items if not self._has(item, stamp)]
+            todo = [item for item in items if not self._is_of(self.path(item), stamp)]
             self.tell(Started("generate", len(items) - len(todo), len(items)))
             if todo:
                 files.inner_folder(files.inner_folder(self.run.path, "baselines"), self.method)
@@ -79,6 +79,15 @@ class Rival:
                 for done, item in enumerate(todo):
                     self._save(item, to_images(draw(item))[0], stamp)
                     self.tell(Sampled("generate", (done + 1) / len(todo)))
+            self._forget_others(stamp)
+
+    def _forget_others(self, stamp: Stamp) -> None:
+        # Pictures of another text, source or sampler are no series with these.
+        folder = self.run.path / "baselines" / self.method
+        for path in sorted(folder.glob(f"{SETTING[self.method]}-*.png")):
+            if not self._is_of(path, stamp):
+                files.remove(folder / "metrics.csv")
+                files.remove(path)
 
     def _drawer(self, target: Embedding, null: Embedding) -> Callable[[Item], Tensor]:
         precision = Precision(self.sampling.dtype, pick_device(self.how.device))
@@ -106,9 +115,9 @@ class Rival:
         told: dict[str, Any] = {"method": self.method, "source": self.source if self.method == "ddib" else ""}
         return Stamp("baseline", "baseline", self.sampling.model_dump() | told, inputs)
 
-    def _has(self, item: Item, stamp: Stamp) -> bool:
+    def _is_of(self, path: Path, stamp: Stamp) -> bool:
         with contextlib.suppress(ArtifactError):
-            return png.verify(self.path(item))["key"] == stamp.key
+            return png.verify(path)["key"] == stamp.key
         return False
 
     def _save(self, item: Item, image: Any, stamp: Stamp) -> None:

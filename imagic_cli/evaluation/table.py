@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from imagic_cli import files
@@ -43,6 +43,17 @@ class Table:
         for (eta, seed), row in self.rows.items():
             writer.writerow([eta, seed, *(f"{row[name]:.6g}" for name in names)])
         files.commit_bytes(path, out.getvalue().encode())
+
+    def joined(self, path: Path, picture: Callable[[Item], Path]) -> Table:
+        """This, and the rows of the table at `path` whose pictures are there, where its figures are the same ones."""
+        try:
+            before = load(path)
+        except ArtifactError:
+            return self
+        names = set(next(iter(self.rows.values())))
+        rows = {item: row for item, row in before.rows.items() if set(row) == names and picture(item).exists()}
+        rows |= self.rows
+        return replace(self, rows=dict(sorted(rows.items(), key=lambda row: (float(row[0][0]), row[0][1]))))
 
     def mean(self, name: str) -> dict[str, float]:
         """One figure over the seeds, by eta in rising order."""
