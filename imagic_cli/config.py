@@ -204,7 +204,7 @@ class SamplingSettings(Settings):
 
 
 class How(Settings):
-    """What does not change a result, and is not hashed.
+    """What does not change a result but for its last bits, and is not hashed.
 
     Attributes:
         device: auto, cpu, cuda, cuda:N or mps.

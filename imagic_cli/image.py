@@ -48,7 +48,10 @@ def prepare(
         target = (size, size) if fit == "crop" else _kept_sides(width, height, size, multiple)
         scale = max(target[0] / width, target[1] / height)
         fitted = _covering(image, target, scale, center)
-    return fitted, ((f"enlarged from {width}x{height}",) if scale > 1 else ())
+    notes = [f"enlarged from {width}x{height}"] if scale > 1 else []
+    if fit == "keep" and (cut := _cut(image.size, fitted.size)):
+        notes.append(cut)
+    return fitted, tuple(notes)
 
 
 def _check_request(size: int, multiple: int, center: tuple[float, float]) -> None:
@@ -68,6 +71,14 @@ def _kept_sides(width: int, height: int, size: int, multiple: int) -> tuple[int,
     ratio = math.sqrt(width / height)
     wide, high = (max(1, math.floor(side / multiple + 0.5)) * multiple for side in (size * ratio, size / ratio))
     return wide, high
+
+
+def _cut(before: tuple[int, int], after: tuple[int, int]) -> str:
+    # What the sides' multiple takes off; a few pixels need no word.
+    scale = max(new / old for old, new in zip(before, after, strict=True))
+    gone = {side: 1 - new / scale / old for side, old, new in zip(("width", "height"), before, after, strict=True)}
+    side = max(gone, key=lambda name: gone[name])
+    return f"{gone[side]:.0%} of its {side} is cut; --fit pad keeps all of it" if gone[side] >= 0.03 else ""
 
 
 def _covering(image: Image.Image, target: tuple[int, int], scale: float, center: tuple[float, float]) -> Image.Image:

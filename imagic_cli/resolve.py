@@ -21,6 +21,7 @@ from imagic_cli.photo import quoted, read
 from imagic_cli.presets import Preset
 from imagic_cli.record import ImageRecord, Record
 from imagic_cli.run import Run
+from imagic_cli.stamps import Stamp
 
 Flags = Mapping[str, Any]
 
@@ -130,6 +131,19 @@ def planned(edit: Edit, finetune: Flags, generate: Flags, how: How) -> Edit:
     """The edit with what was told about stages B and C in its record as well: that is the run's own way."""
     record = finetune_record(edit.record, edit.record.levels(), finetune, how)
     return replace(edit, record=record.model_copy(update={"generate": sampling_settings(record, generate, how)}))
+
+
+def own_numbers(record: Record, model: Model, typed: Mapping[str, Flags]) -> list[str]:
+    """Where a run's numbers are not its preset's, and nobody types them now: 'optimize steps 40 -> 1'."""
+    usual = presets.load_preset(record.preset) if record.preset else _numbers(model, record.model)
+    found = []
+    for stage, flags in typed.items():
+        said = {"dtype", *(name for name, value in flags.items() if value is not None)}
+        # Another method has a rate of its own.
+        said |= {"learning_rate", "rank"} if "method" in said else set()
+        before, now = (Stamp("", stage, getattr(each, stage).model_dump(exclude=said), {}) for each in (usual, record))
+        found += [f"{stage} {each}" for each in before.differences(now)]
+    return found
 
 
 def sampling_settings(record: Record, flags: Flags, how: How) -> SamplingSettings:

@@ -48,6 +48,15 @@ def came() -> int:
 
 
 @contextlib.contextmanager
+def continued() -> Iterator[None]:
+    """Around several pieces of work: what is stopped goes on by the command that was typed, not by a stage's own."""
+    try:
+        yield
+    except Interrupted as error:
+        raise Interrupted(error.code - 128, "what is done is kept: the same command continues") from error
+
+
+@contextlib.contextmanager
 def deferred() -> Iterator[Stop]:
     """Inside: the first signal is only noted; a second one ends the process at once.
 

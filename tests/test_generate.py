@@ -16,6 +16,7 @@ from PIL import Image
 from imagic_cli.artifacts import Samples, Weights
 from imagic_cli.backends.schedulers import sampler
 from imagic_cli.errors import UsageError
+from imagic_cli.stages import checkpoints, generate
 from imagic_cli.sweep import parse_etas, parse_seeds
 
 TEXT = "a bird spreading wings"
@@ -236,6 +237,18 @@ def test_the_safety_checker_runs_and_is_never_silent(photo: Path, models: Path, 
     # It judges; it has no part in what is made.
     done("optimize", photo, TEXT, "--model", models / "sd", "--run", "plain", "--steps", 2)
     assert Path("plain/embeddings.safetensors").read_bytes() == Path("run/embeddings.safetensors").read_bytes()
+
+
+def test_images_of_another_environment_are_not_added_in_silence(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done("generate", "--run", run)
+    real = generate.environment
+    monkeypatch.setattr(checkpoints, "environment", lambda device: real(device) | {"threads": "64"})
+    more = ["generate", "--run", run, "--seed", 1]
+    refused = imagic(*more, "--strict")
+    told = "samples.safetensors began elsewhere (threads 1 -> 64)"
+    assert (refused.code, told in refused.err) == (4, True), refused.err
+    assert f"warning: {told}" in done(*more).err
+    assert "began elsewhere" not in done(*more, "--strict").err
 
 
 def test_force_makes_again_what_is_asked_for_and_keeps_the_rest(run: Path) -> None:

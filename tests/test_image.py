@@ -68,6 +68,13 @@ def test_keep_keeps_the_aspect_ratio_and_the_area(width: int, height: int, wante
     assert notes == ()
 
 
+@pytest.mark.parametrize(("shape", "side"), [((300, 200), "height"), ((200, 300), "width")])
+def test_what_keep_cuts_off_is_said(shape: tuple[int, int], side: str) -> None:
+    picture, notes = image.prepare(photo_of(*shape), 128, 32, "keep")
+    assert sorted(picture.size) == [96, 160]
+    assert notes == (f"10% of its {side} is cut; --fit pad keeps all of it",)
+
+
 @pytest.mark.parametrize(("center", "left"), [((0.0, 0.5), 0), ((0.5, 0.5), 20), ((0.6, 0.0), 30), ((1.0, 1.0), 40)])
 def test_crop_goes_around_the_center(center: tuple[float, float], left: int) -> None:
     photo = photo_of(104, 64)
@@ -91,9 +98,9 @@ def test_pad_repeats_the_border() -> None:
 
 def test_a_small_picture_is_enlarged_and_said_to_be() -> None:
     for fit in ("keep", "crop", "pad"):
-        flat = photos.Photo(np.full((20, 30, 3), 77, np.uint8))
+        flat = photos.Photo(np.full((20, 20, 3), 77, np.uint8))
         picture, notes = image.prepare(flat, 64, 8, fit)  # type: ignore[arg-type]
-        assert notes == ("enlarged from 30x20",)
+        assert notes == ("enlarged from 20x20",)
         assert picture.getextrema() == ((77, 77),) * 3
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -131,6 +132,40 @@ def test_what_edit_is_told_is_the_runs_own_way(photo: Path, models: Path) -> Non
     assert set(digests(Path("run"))) == FILES
     assert "next: imagic generate --eta 0.6" in done("status", "run").out
     assert "up to date" in done("generate", "--run", "run").err
+
+
+def test_that_a_run_keeps_its_own_numbers_is_told_where_nobody_types_them(photo: Path, models: Path) -> None:
+    command = ["edit", photo, TEXT, "--model", models / "sd", "--run", "run"]
+    short = ["--optimize-steps", 2, "--finetune-steps", 2, "--steps", 2]
+    assert "keeps the numbers" not in done(*command, *short).err
+    assert "keeps the numbers" not in done(*command, *short).err
+    told = done(*command, "--steps", 2).err
+    began = "run keeps the numbers that it began with (optimize steps 1000 -> 2, finetune steps 1500 -> 2)"
+    assert f"warning: {began}: another --run takes the preset's" in told
+
+
+def test_a_stopped_edit_goes_on_by_its_own_command(photo: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit = training.fit
+
+    def stopped(*arguments: object) -> Iterator[Step]:
+        for step in fit(*arguments):
+            if step.index == 2:
+                signal.raise_signal(signal.SIGTERM)
+            yield step
+
+    command = ["edit", photo, TEXT, "--model", models / "sd", "--run", "run"]
+    command += ["--optimize-steps", 3, "--finetune-steps", 3, "--steps", 1]
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "fit", stopped)
+        result = imagic(*command)
+        assert (result.code, result.err.splitlines()[-1]) == (
+            143,
+            "imagic: stopped; what is done is kept: the same command continues",
+        )
+        forced = imagic(*command, "--force")
+        # That would begin anew.
+        assert forced.err.splitlines()[-1].endswith("--force --run run")
+    done(*command)
 
 
 def test_another_model_without_its_name_does_not_take_over_a_run(

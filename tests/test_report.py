@@ -27,9 +27,10 @@ from PIL import Image
 from imagic_cli import png
 from imagic_cli.errors import ArtifactError
 from imagic_cli.evaluation.table import Table, load
-from imagic_cli.pages import previews
+from imagic_cli.pages import previews, typed
 from imagic_cli.pages.album import curves
 from imagic_cli.pages.previews import preview
+from imagic_cli.run import Run
 
 ROOT = Path(__file__).parents[1]
 
@@ -133,6 +134,19 @@ def test_what_is_damaged_or_stale_is_told(full: Path, tmp_path: Path) -> None:
     measure = shlex.split(html.unescape(re.findall(r'id="measure0">(.*?)</code>', page)[0]))
     assert measure[:7] == ["imagic", "sweep", str(run), "--eta", "0.000,0.700,1.000", "--seed", "0:2"]
     assert "src" not in data(page)["albums"][0]["cells"]["0.700/0"]
+
+
+def test_every_level_of_a_cascade_has_a_command_of_its_own(photo: Path, models: Path) -> None:
+    run = Run(Path("run"))
+    done("optimize", photo, TEXT, "--model", models / "cascade", "--encoder", "fp32", "--run", "run", "--steps", 1)
+    upper = ["--steps", 2, "--lr", "1e-3", "--batch", 2, "--sr-condition", "optimized"]
+    done("finetune", "--run", "run", "--level", "sr16-32", *upper)
+    first, base, above = map(shlex.split, typed.training(run, run.read_record()))
+    assert first[first.index("--encoder") + 1] == "fp32"
+    assert [line[line.index("--level") + 1] for line in (base, above)] == ["base", "sr16-32"]
+    assert [line[line.index("--steps") + 1] for line in (base, above)] == ["1500", "2"]
+    assert above[above.index("--sr-condition") + 1] == "optimized" and "--sr-condition" not in base
+    done(*above[1:])
 
 
 def test_baselines_stand_beside_the_run(full: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from imagic_cli.config import (
     override,
 )
 from imagic_cli.errors import Interrupted, UsageError
+from imagic_cli.events import Note
 from imagic_cli.locate import remember
 from imagic_cli.run import Run
 from imagic_cli.sweep import Item
@@ -56,11 +57,16 @@ def new_edit(
     return resolve.new_edit(image, text or "", run, model, photo, train, how, report)
 
 
-def planned(edit: Edit, finetune: Flags, generate: Flags, how: How) -> Edit:
-    """See `imagic_cli.resolve.planned`."""
+def planned(edit: Edit, optimize: Flags, finetune: Flags, generate: Flags, how: How, report: Report) -> Edit:
+    """See `imagic_cli.resolve.planned`; that a run keeps other numbers than its preset's is told."""
     from imagic_cli import resolve
 
-    return resolve.planned(edit, finetune, generate, how)
+    ready = resolve.planned(edit, finetune, generate, how)
+    typed = {"optimize": optimize, "finetune": finetune, "generate": generate}
+    if edit.run.record_file.is_file() and (own := resolve.own_numbers(ready.record, ready.model, typed)):
+        began = f"{edit.run.path} keeps the numbers that it began with"
+        report(Note(f"warning: {began} ({', '.join(own)}): another --run takes the preset's"))
+    return ready
 
 
 def optimize(edit: Edit, how: How, force: bool, report: Report) -> None:

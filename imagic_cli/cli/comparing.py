@@ -6,6 +6,7 @@ from imagic_cli.cli import calls, checks
 from imagic_cli.cli import options as o
 from imagic_cli.cli.report import Report
 from imagic_cli.locate import existing_run
+from imagic_cli.signals import continued
 
 
 def baseline(
@@ -67,7 +68,7 @@ def ablate(
         record, found, _sampling = calls.sampling(chosen, {}, how)
         from imagic_cli.evaluation import ablations
 
-        with calls.remembered(chosen):
+        with calls.remembered(chosen), continued():
             if stage == "finetune":
                 etas = [eta for eta, _seed in items]
                 paths = [ablations.without_finetuning(chosen, record, found, etas, seed, how, report)]

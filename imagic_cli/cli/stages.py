@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from imagic_cli.cli import calls, checks
 from imagic_cli.cli import options as o
 from imagic_cli.cli.report import Report
 from imagic_cli.config import ModelFlags
 from imagic_cli.locate import existing_run
+from imagic_cli.signals import continued
 
 
 def optimize(
@@ -187,14 +190,16 @@ def edit(
     with Report(quiet, json) as report:
         named = ModelFlags(model, preset, revision, variant, config, encoder)
         ready = calls.new_edit(image, text, run, named, photo, first, how, report)
-        ready = calls.planned(ready, then, last, how)
+        ready = calls.planned(ready, first, then, last, how, report)
         if dry_run:
             calls.plan(
                 ready.run, ready.record, ready.model, ["optimize", "finetune", "generate"], len(items), how, report
             )
             return
-        calls.optimize(ready, how, force, report)
-        record, found, levels = calls.tuned_record(ready.run, calls.EVERY_LEVEL, then, how)
-        calls.finetune(ready.run, record, found, levels, how, force, report)
-        record, found, sampling = calls.sampling(ready.run, last, how)
-        calls.generate(ready.run, record, found, sampling, items, how, force, output, report)
+        # With --force the same command would begin anew.
+        with contextlib.nullcontext() if force else continued():
+            calls.optimize(ready, how, force, report)
+            record, found, levels = calls.tuned_record(ready.run, calls.EVERY_LEVEL, then, how)
+            calls.finetune(ready.run, record, found, levels, how, force, report)
+            record, found, sampling = calls.sampling(ready.run, last, how)
+            calls.generate(ready.run, record, found, sampling, items, how, force, output, report)

@@ -14,7 +14,7 @@ from typing import Any
 
 from imagic_cli import files
 from imagic_cli.config import How, ModelFlags
-from imagic_cli.errors import ArtifactError, ImagicError, InputError, Interrupted
+from imagic_cli.errors import ArtifactError, ImagicError, InputError
 from imagic_cli.evaluation.alignment import ClipScore
 from imagic_cli.evaluation.intervals import Interval, bootstrap
 from imagic_cli.evaluation.scoring import aligner, score
@@ -26,6 +26,7 @@ from imagic_cli.manifest import Pair
 from imagic_cli.names import BASE, slug
 from imagic_cli.resolve import check_model
 from imagic_cli.run import Run
+from imagic_cli.signals import continued
 from imagic_cli.sweep import Item
 
 _RESULT, _FAILURE = {"text", "image", "sheet", "rows"}, {"text", "code", "message"}
@@ -91,11 +92,10 @@ class Evaluation:
         for done, entry in enumerate(todo, 1):
             failure = self.folder / "failures" / f"{entry.name}.json"
             try:
-                self._save(self.folder / "results" / f"{entry.name}.json", self._edit(entry))
+                with continued():
+                    self._save(self.folder / "results" / f"{entry.name}.json", self._edit(entry))
                 files.remove(failure)
                 told = "done"
-            except Interrupted as error:
-                raise Interrupted(error.code - 128, "what is done is kept: the same command continues") from error
             except ImagicError as error:
                 told = f"failed: {error}"
                 self._save(failure, {"text": entry.text, "code": error.code, "message": str(error)})

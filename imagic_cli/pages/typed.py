@@ -11,19 +11,19 @@ from imagic_cli.config import SamplingSettings
 from imagic_cli.record import Record
 from imagic_cli.run import Run
 
-_FLAGS = {"learning_rate": "lr"}
+_FLAGS = {"learning_rate": "lr", "condition": "sr-condition"}
 
 
 def training(run: Run, record: Record) -> list[str]:
     """Stages A and B from the photograph on. Paths of this machine are left out, as they are in the pictures."""
     model = record.model
     source = {"model": record.model_name, "revision": model.revision, "variant": model.variant}
-    source["config"] = model.config and Path(model.config).name
+    source |= {"config": model.config and Path(model.config).name, "encoder": model.encoder}
     photo = record.photo.model_dump() | {"center": ",".join(f"{part:g}" for part in record.photo.center)}
-    place = {"run": str(run.path)}
+    place, levels = {"run": str(run.path)}, record.levels()
     return [
         _line("optimize", [record.image.name, record.text], place | source | photo | record.optimize.model_dump()),
-        _line("finetune", [], place | record.finetune.model_dump()),
+        *(_line("finetune", [], place | _level(record, level) | record.recipe(level).model_dump()) for level in levels),
     ]
 
 
@@ -49,6 +49,11 @@ def sweep(run: Run, record: Record, made: Mapping[str, Any], values: Sequence[st
     """`imagic sweep` over these etas and the range of these seeds: it measures what is there already."""
     place = {"eta": ",".join(values), "seed": f"{min(seeds)}:{max(seeds) + 1}"}
     return _line("sweep", [str(run.path)], place | _sampling(record, made))
+
+
+def _level(record: Record, level: str) -> dict[str, object]:
+    # Without it the command is about every level.
+    return {"level": level} if record.above else {}
 
 
 def _sampling(record: Record, made: Mapping[str, Any]) -> dict[str, object]:

@@ -19,7 +19,6 @@ from PIL import Image, ImageFilter
 from imagic_cli import backends, files
 from imagic_cli.backends.source import BUNDLED_CLIP
 from imagic_cli.config import How, ModelFlags
-from imagic_cli.errors import Interrupted
 from imagic_cli.evaluation.alignment import ClipScore
 from imagic_cli.evaluation.baselines import Reworks, ddib, sdedit
 from imagic_cli.evaluation.fidelity import Mask, psnr, ssim, unchanged
@@ -30,6 +29,7 @@ from imagic_cli.image import to_images
 from imagic_cli.names import BASE
 from imagic_cli.precision import Precision, pick_device
 from imagic_cli.resolve import Edit
+from imagic_cli.signals import continued
 from imagic_cli.sketchbook.corpus import tensor
 from imagic_cli.sketchbook.judge import Judge, agreement, load, truth
 from imagic_cli.sketchbook.pairs import Pair, pair
@@ -118,10 +118,8 @@ class Bench:
         for done, number in enumerate(todo):
             assert panel is not None
             edit = pair(number, self.full)
-            try:
+            with continued():
                 scores = self._pair(edit, panel)
-            except Interrupted as error:
-                raise Interrupted(error.code - 128, "what is done is kept: the same command continues") from error
             left = (time.monotonic() - began) / (done + 1) * (len(todo) - done - 1)
             right = sum(score.success for score in scores if score.method == "imagic")
             count = sum(score.method == "imagic" for score in scores)

@@ -188,8 +188,10 @@ def check_finite(leaves: Mapping[str, Tensor], step: int) -> None:
         raise NumberError(f"a weight stopped being finite by step {step}", _LAST_IS_KEPT)
 
 
-def check_environment(before: Mapping[str, str], precision: Precision, strict: bool, tell: Listener) -> None:
-    """Say (or with `strict` refuse) that work goes on where its bits may differ from where it began.
+def check_environment(
+    before: Mapping[str, str], precision: Precision, strict: bool, tell: Listener, work: str = "the progress"
+) -> None:
+    """Say (or with `strict` refuse) that `work` goes on where its bits may differ from where it began.
 
     Raises:
         ArtifactError: it may differ, and `strict`.
@@ -197,9 +199,10 @@ def check_environment(before: Mapping[str, str], precision: Precision, strict: b
     now = environment(precision.device)
     changed = [f"{name} {before.get(name)} -> {now[name]}" for name in now if before.get(name) != now[name]]
     if changed and strict:
-        raise ArtifactError(f"the progress began elsewhere ({', '.join(changed)})", "drop --strict, or use --force")
+        raise ArtifactError(f"{work} began elsewhere ({', '.join(changed)})", "drop --strict, or use --force")
     if changed:
-        tell(Note(f"warning: resumed with {', '.join(changed)}: the last bits may differ from an undisturbed run"))
+        where = f"{work} began elsewhere ({', '.join(changed)})"
+        tell(Note(f"warning: {where}: the last bits may differ from an undisturbed run"))
 
 
 def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

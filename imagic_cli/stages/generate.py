@@ -24,6 +24,7 @@ from imagic_cli.precision import Precision, environment, memory_errors, pick_dev
 from imagic_cli.record import Record
 from imagic_cli.run import Run
 from imagic_cli.signals import deferred
+from imagic_cli.stages.checkpoints import check_environment
 from imagic_cli.stages.pictures import Pictures
 from imagic_cli.stamps import Stamp
 from imagic_cli.sweep import Item
@@ -115,6 +116,10 @@ class _Call:
                 self.pictures.reuse(item)
         if not todo and not undrawn:
             return True
+        began = self.run.read_record().history.get("generate")
+        if began is not None and self.samples.clean:
+            name = self.pictures.samples_file.name
+            check_environment(began.environment, self.precision, self.how.strict, self.tell, name)
         backend = backends.load(self.model)
         passes = backend.passes(self.sampling)
         self.pictures.make_folder()
