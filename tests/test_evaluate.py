@@ -62,6 +62,9 @@ def test_a_list_is_edited_measured_and_averaged(pairs: Path, models: Path, clip:
     assert len(rows) == 4
     assert found.curves["ssim"]["0.000"].mean == pytest.approx(sum(row["ssim"] for row in rows) / 4)
     assert found.curves["ssim"]["0.000"].count == 2
+    # Whole, though eighty columns are too few for it.
+    (head,) = [line for line in told.out.splitlines() if "psnr_db" in line]
+    assert f"clip_score[{clip}]" in head and "…" not in told.out
     page = (out / "index.html").read_text()
     assert "&lt;b&gt;a cat&lt;/b&gt;" in page and "<b>a cat</b>" not in page
     for name in found.results:

@@ -128,10 +128,10 @@ class Report:
             table.add_column(column, justify="left" if column == head[0] else "right")
         for row in rows:
             table.add_row(*row)
-        out = Console(highlight=False)
+        out = Console(highlight=False, markup=False)
         # Whole, also where the terminal is narrower: it wraps what rich would cut off.
-        needed = out.measure(table, options=out.options.update(max_width=1000)).maximum
-        Console(highlight=False, width=max(out.width, needed)).print(table, markup=False)
+        out.width = max(out.width, out.measure(table, options=out.options.update(max_width=1000)).maximum)
+        out.print(table)
 
     def plan(self, run: Run, record: Record, costs: list[Cost]) -> None:
         """What `--dry-run` shows: the resolved settings, and each stage's estimate."""

@@ -20,6 +20,11 @@ class Interval:
     high: float
     count: int
 
+    def told(self, form: str, scale: float = 1.0) -> str:
+        """The mean and its ends in the format `form`, times `scale`; one value alone has no interval."""
+        mean, low, high = (format(scale * each, form) for each in (self.mean, self.low, self.high))
+        return f"{mean} [{low}, {high}]" if self.count > 1 else mean
+
 
 def bootstrap(values: Sequence[float]) -> Interval:
     """The percentile bootstrap of the mean, always with the same draws.

@@ -14,7 +14,6 @@ from imagic_cli import files
 from imagic_cli.evaluation.beside import Beside
 from imagic_cli.evaluation.evaluate import Summary
 from imagic_cli.evaluation.failures import KINDS, Candidates, Kind, Look, Verdict, candidates
-from imagic_cli.evaluation.intervals import Interval
 from imagic_cli.evaluation.plots import USEFUL, band, matched
 from imagic_cli.evaluation.table import markdown
 from imagic_cli.names import picture_name
@@ -51,12 +50,7 @@ def columns(found: Summary) -> list[str]:
 def rows(found: Summary) -> list[list[str]]:
     """For each eta the mean of every figure over the edits, and its 95 % interval."""
     etas = next(iter(found.curves.values()))
-    return [[eta, *(_told(curve[eta]) for curve in found.curves.values())] for eta in etas]
-
-
-def _told(found: Interval) -> str:
-    # One edit has no interval.
-    return f"{found.mean:.4g} [{found.low:.4g}, {found.high:.4g}]" if found.count > 1 else f"{found.mean:.4g}"
+    return [[eta, *(curve[eta].told(".4g") for curve in found.curves.values())] for eta in etas]
 
 
 def methods_columns(found: Summary) -> list[str]:
@@ -67,7 +61,7 @@ def methods_columns(found: Summary) -> list[str]:
 def methods_rows(beside: Beside) -> list[list[str]]:
     """For each method and setting the mean of every figure over the edits that all have, and its 95 % interval."""
     return [
-        [method, setting, *map(_told, figures.values())]
+        [method, setting, *(figure.told(".4g") for figure in figures.values())]
         for method, settings in beside.means.items()
         for setting, figures in settings.items()
     ]

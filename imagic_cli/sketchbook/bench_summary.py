@@ -177,13 +177,9 @@ def by_field(pairs: Mapping[str, Scores], fields: Mapping[str, str]) -> str:
         some = {name: scores for name, scores in pairs.items() if fields[name] == field}
         for method, chosen in pooled.items():
             tries = _tries(some, _of(method, chosen))
-            shares = [_share(bootstrap(_successes(tries, floor))) for floor in (-math.inf, *FLOORS)]
+            shares = [bootstrap(_successes(tries, floor)).told(".0f", 100) for floor in (-math.inf, *FLOORS)]
             lines.append((f"{field}, {len(some)} pairs", method, *shares))
     return "\n".join(table.markdown(head, lines)) + "\n"
-
-
-def _share(found: Interval) -> str:
-    return f"{100 * found.mean:.0f} [{100 * found.low:.0f}, {100 * found.high:.0f}]"
 
 
 def _successes(tries: Sequence[Scores], floor: float = -math.inf) -> list[float]:
@@ -258,9 +254,9 @@ def cells(row: Row) -> Iterator[str]:
     yield row.method
     yield str(row.tries)
     for share in (row.best, row.one, row.clip, *row.floors.values()):
-        yield _share(share)
+        yield share.told(".0f", 100)
     for number in (row.answer_psnr, row.kept_psnr):
-        yield f"{number.mean:.1f} [{number.low:.1f}, {number.high:.1f}]"
+        yield number.told(".1f")
     yield f"{row.answer_ssim.mean:.3f}"
 
 
@@ -281,8 +277,5 @@ def markdown(pairs: Mapping[str, Scores]) -> str:
     """The table of all rows, with how many pairs they are over, and by how much Imagic leads."""
     lines = [f"{len(pairs)} pairs.", "", *table.markdown(HEAD, map(cells, rows(pairs)))]
     head = ("Imagic minus", "best, points", *(f"at {floor:g} dB" for floor in FLOORS))
-    told = (
-        (method, *(f"{each.mean:+.0f} [{each.low:+.0f}, {each.high:+.0f}]" for each in found))
-        for method, found in leads(pairs).items()
-    )
+    told = ((method, *(each.told("+.0f") for each in found)) for method, found in leads(pairs).items())
     return "\n".join([*lines, "", *table.markdown(head, told)]) + "\n"

@@ -119,7 +119,7 @@ def row(name: str, found: list[dict[str, Any]]) -> Iterator[str]:
         [score.kept_psnr for score in best if not math.isnan(score.kept_psnr)],
     ):
         mean = bootstrap(values)
-        yield f"{mean.mean:.0f} [{mean.low:.0f}, {mean.high:.0f}]"
+        yield mean.told(".0f")
     yield f"{sum(each['seconds'] for each in found) / len(found):.0f}"
 
 
