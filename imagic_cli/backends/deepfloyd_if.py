@@ -17,15 +17,15 @@ from transformers import CLIPConfig, T5EncoderModel, T5Tokenizer
 
 from imagic_cli.backends.base import Blank, Codec, Draw, Encoded, Level, Pass
 from imagic_cli.backends.components import assemble, cut, load, load_encoder, loading, tokenizer
-from imagic_cli.backends.pixels import LowResolution, PixelCodec, pixel_level, schedule
-from imagic_cli.backends.schedulers import pixel_sampler
+from imagic_cli.backends.pixels import LowResolution, PixelCodec, pixel_level
+from imagic_cli.backends.schedulers import check_steps, pixel_sampler, schedule
 from imagic_cli.backends.screening import Screen, Watermark
 from imagic_cli.backends.source import Model
 from imagic_cli.backends.upscaler import USUAL as USUAL_UPSCALER
 from imagic_cli.backends.upscaler import Upscaler
 from imagic_cli.config import EnlargeSettings, SamplingSettings
 from imagic_cli.embedding import Embedding
-from imagic_cli.errors import ModelError, UsageError
+from imagic_cli.errors import ModelError
 from imagic_cli.memory import release
 from imagic_cli.names import BASE
 from imagic_cli.noise import Stream
@@ -145,9 +145,7 @@ class DeepFloydIF:
         if self.upscaler is not None:
             last = sampling.upscaler or USUAL_UPSCALER
             found.append(Pass(self.upscaler.name, min(last.steps, sampling.steps), last.guidance))
-        most = int(self.model.config("scheduler")["num_train_timesteps"])
-        if sampling.steps > most:
-            raise UsageError(f"--steps {sampling.steps} is more than the model's {most} timesteps")
+        check_steps(sampling.steps, int(self.model.config("scheduler")["num_train_timesteps"]))
         return tuple(found if sampling.size is None else found[: self.sizes.index(sampling.size) + 1])
 
     def render(

@@ -9,25 +9,22 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from PIL import Image
 from torch import Tensor
 
 from imagic_cli.backends.base import Blank, Draw, Encoded, Guide, Level, Pass
 from imagic_cli.backends.components import assemble, cut, load, loading
-from imagic_cli.backends.schedulers import sampler
+from imagic_cli.backends.schedulers import check_steps, sampler, schedule
 from imagic_cli.backends.screening import Screen
 from imagic_cli.backends.source import Model
 from imagic_cli.config import SamplingSettings
 from imagic_cli.embedding import Embedding
-from imagic_cli.errors import ModelError, UsageError
 from imagic_cli.memory import release
 from imagic_cli.names import BASE
-from imagic_cli.noise import Schedule, Stream
+from imagic_cli.noise import Stream
 from imagic_cli.precision import Precision, placed
-
-_PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 
 @dataclass(frozen=True)
@@ -137,26 +134,17 @@ class LatentBackend(ABC):
 
     def around(self, unet: Any) -> Level:
         """The level that a UNet is."""
-        config = self.model.config("scheduler")
-        prediction = config.get("prediction_type", "epsilon")
-        other = str(config.get("_class_name", ""))
-        if prediction not in _PREDICTIONS or any(part in other for part in ("EDM", "Flow")):
-            known = ", ".join(_PREDICTIONS)
-            raise ModelError(f"{self.model.name} predicts {prediction} with {other}", f"supported: {known}")
-        scheduler = DDPMScheduler.from_config(config)
-        schedule = Schedule(scheduler, scheduler.config.num_train_timesteps, scheduler.config.prediction_type)
 
         def predict(x_t: Tensor, timestep: Tensor, embedding: Embedding, guide: Guide | None = None) -> Tensor:
             added = self.conditions(x_t, embedding)
             output: Tensor = unet(x_t, timestep, embedding.tokens, added_cond_kwargs=added).sample
             return output
 
-        return Level(BASE, unet, schedule, predict)
+        return Level(BASE, unet, schedule(self.model.name, self.model.config("scheduler")), predict)
 
     def passes(self, sampling: SamplingSettings) -> tuple[Pass, ...]:
         """The one denoiser; see `Backend`."""
-        if sampling.steps > self.timesteps:
-            raise UsageError(f"--steps {sampling.steps} is more than the model's {self.timesteps} timesteps")
+        check_steps(sampling.steps, self.timesteps)
         return (Pass(BASE, sampling.steps, sampling.guidance),)
 
     def render(

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import DDPMScheduler
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from imagic_cli.backends.base import Guide, Level
 from imagic_cli.embedding import Embedding
-from imagic_cli.errors import ModelError
 from imagic_cli.noise import Schedule
 
 
@@ -49,18 +46,6 @@ def reduced(pixels: Tensor, factor: int) -> Tensor:
 def enlarged(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, 3, h, w) -> (B, 3, *size), as diffusers' super-resolution pipeline for IF enlarges what it is given."""
     return interpolate(pixels, size, mode="bilinear", align_corners=True)
-
-
-def schedule(model: str, config: Mapping[str, Any]) -> Schedule:
-    """A pixel model's training noise and target, from its scheduler config.
-
-    Raises:
-        ModelError: it predicts something that the loss has no target for.
-    """
-    scheduler = DDPMScheduler.from_config(dict(config))
-    if scheduler.config.prediction_type not in {"epsilon", "v_prediction", "sample"}:
-        raise ModelError(f"{model} predicts {scheduler.config.prediction_type}")
-    return Schedule(scheduler, scheduler.config.num_train_timesteps, scheduler.config.prediction_type)
 
 
 @dataclass(frozen=True)

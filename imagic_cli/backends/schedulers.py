@@ -1,4 +1,4 @@
-"""Samplers by the names that people type."""
+"""Noise schedules from a model's own config, and samplers by the names that people type."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Any
 
 import diffusers
 
-from imagic_cli.errors import UsageError
+from imagic_cli.errors import ModelError, UsageError
+from imagic_cli.noise import Schedule
 
+_PREDICTIONS = ("epsilon", "v_prediction", "sample")
 _CLASSES = {
     "ddim": "DDIMScheduler",
     "ddpm": "DDPMScheduler",
@@ -24,6 +26,29 @@ _CLASSES = {
 # Those that threshold as pixel models were sampled with, and whose step scales no input: the super-resolution pipeline
 # would scale the picture that guides it as well.
 _OF_PIXELS = ("ddpm", "ddim", "dpm++", "unipc")
+
+
+def schedule(model: str, config: Mapping[str, Any]) -> Schedule:
+    """A model's training noise and target, from its scheduler config.
+
+    Raises:
+        ModelError: it predicts something that the loss has no target for.
+    """
+    prediction, other = config.get("prediction_type", "epsilon"), str(config.get("_class_name", ""))
+    if prediction not in _PREDICTIONS or any(part in other for part in ("EDM", "Flow")):
+        raise ModelError(f"{model} predicts {prediction} with {other}", f"supported: {', '.join(_PREDICTIONS)}")
+    scheduler = diffusers.DDPMScheduler.from_config(dict(config))
+    return Schedule(scheduler, scheduler.config.num_train_timesteps, scheduler.config.prediction_type)
+
+
+def check_steps(steps: int, most: int) -> None:
+    """Refuse more sampling steps than the `most` that a model's schedule has.
+
+    Raises:
+        UsageError: there are more.
+    """
+    if steps > most:
+        raise UsageError(f"--steps {steps} is more than the model's {most} timesteps")
 
 
 def pixel_sampler(name: str, config: Mapping[str, Any]) -> Any:

@@ -13,8 +13,7 @@ from transformers import CLIPTextModel
 from imagic_cli.backends.base import Blank, Guide, Level
 from imagic_cli.backends.components import assemble, load, load_encoder, loading, tokenizer
 from imagic_cli.backends.latent import LatentCodec
-from imagic_cli.backends.pixels import schedule
-from imagic_cli.backends.schedulers import sampler
+from imagic_cli.backends.schedulers import sampler, schedule
 from imagic_cli.backends.source import Model
 from imagic_cli.config import EnlargeSettings
 from imagic_cli.embedding import Embedding

@@ -15,8 +15,8 @@ from torch import nn
 from transformers import T5EncoderModel, T5Tokenizer
 
 from imagic_cli.backends.base import Guide, Level
-from imagic_cli.backends.pixels import LowResolution, enlarged, pixel_level, reduced, schedule
-from imagic_cli.backends.schedulers import pixel_sampler
+from imagic_cli.backends.pixels import LowResolution, enlarged, pixel_level, reduced
+from imagic_cli.backends.schedulers import pixel_sampler, schedule
 from imagic_cli.embedding import Embedding
 from imagic_cli.sketchbook.cascade_networks import FACTOR, read, tokenized
 from imagic_cli.sketchbook.corpus import Pictures, tensor
