@@ -82,10 +82,6 @@ class Weights:
         """The deltas of one level, by parameter name."""
         return _below(self.deltas, level)
 
-    def levels(self) -> list[str]:
-        """The names of the levels that it is of."""
-        return sorted({name.partition("/")[0] for name in self.deltas})
-
 
 @dataclass(frozen=True)
 class Samples:

@@ -1,4 +1,4 @@
-"""The typed files between stages, the only place that reads safetensors, or writes them.
+"""The typed files between stages: the only place that reads or writes a safetensors file of a run.
 
 A safetensors file has no checksum and its metadata keys have no order, so all is in ONE header key: the stamp, and
 a digest over the stamp and every tensor's name, format, shape and bytes. Equal work gives equal bytes.

@@ -1,4 +1,4 @@
-"""The only way this package writes a file: a reader sees the whole old one or the whole new one, never a part."""
+"""The only way a run's files are written: a reader sees the whole old one or the whole new one, never a part."""
 
 from __future__ import annotations
 

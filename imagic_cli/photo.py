@@ -9,15 +9,12 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from imagic_cli.errors import ImagicError, InputError
-
-if TYPE_CHECKING:
-    pass
 
 _MOST_PIXELS = 120_000_000
 # Pillow knows more, and starts Ghostscript for some: only what photographs come in, and refuses whole when cut short.

@@ -35,11 +35,11 @@ class Upscaler:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        vae, unet, _noising = (model.config(component) for component in ("vae", "unet", "low_res_scheduler"))
+        # What is not whole is refused now, and not after the base has been sampled.
+        vae, unet, *_ = (model.config(each) for each in ("vae", "unet", "scheduler", "low_res_scheduler"))
         with loading(model, "config"):
             self.factor = 2 ** (len(vae["block_out_channels"]) - 1)
             self.multiple = 2 ** (len(unet["block_out_channels"]) - 1)
-            self.timesteps = int(model.config("scheduler")["num_train_timesteps"])
         self._codecs: dict[torch.device, LatentCodec] = {}
         self._unets: dict[Precision, Any] = {}
 
