@@ -40,6 +40,11 @@ def held(lock_file: Path) -> Iterator[None]:
         lock.release()
 
 
+def changed_meanwhile(run: Path) -> LockedError:
+    """The error for a run that another process held, and changed, since it was read."""
+    return LockedError(f"another process changed {run} while this one began", "run the command again")
+
+
 def _check_lock(lock_file: Path) -> None:
     # It is signed in place: under a link, symbolic or hard, that would write into another file.
     if os.path.lexists(lock_file) and not (files.is_regular(lock_file) and lock_file.stat().st_nlink == 1):

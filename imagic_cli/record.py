@@ -85,6 +85,11 @@ class Record(Settings):
         """Stage B's settings for one level."""
         return self.finetune if level == BASE else self.above[level]
 
+    def with_recipes(self, recipes: Mapping[str, FinetuneSettings]) -> Record:
+        """This with other settings of stage B for some levels."""
+        above = {level: recipe for level, recipe in recipes.items() if level != BASE}
+        return self.model_copy(update={"finetune": recipes.get(BASE, self.finetune), "above": self.above | above})
+
     def condition(self, level: str) -> Condition:
         """At which embedding stage B tunes one level."""
         return "optimized" if level == BASE else self.above[level].condition

@@ -33,12 +33,21 @@ _DEMO = (
 
 @dataclass(frozen=True)
 class Edit:
-    """An edit that is ready for stage A."""
+    """An edit that is ready for stage A.
+
+    Attributes:
+        run: where it goes.
+        record: all that it was told, resolved.
+        image: the prepared photograph.
+        model: the pretrained model.
+        before: what the run had recorded when this was resolved from it; None where it is a new one.
+    """
 
     run: Run
     record: Record
     image: Image.Image
     model: Model
+    before: Record | None = None
 
 
 def new_edit(
@@ -73,8 +82,10 @@ def new_edit(
         tell(Note(f"{image.name}: {note}"))
     pixels = pixels_digest(prepared)
     run = Run(path or new_path(image.stem, text, pixels))
-    if path is None and run.record_file.is_file() and _is_same(source, run.read_record().model):
-        name, preset, source, model = _basis(model_flags, run.read_record())
+    if path is None and run.record_file.is_file():
+        recorded = run.read_record()
+        if _is_same(source, recorded.model):
+            name, preset, source, model = _basis(model_flags, recorded)
     # A branch moves: the run stays with the commit that it began with.
     source = _pinned(source, model)
     taken = ImageRecord(name=quoted(Path(image.name)), width=prepared.width, height=prepared.height, pixels=pixels)
@@ -82,7 +93,7 @@ def new_edit(
     record = _record(name, preset, source, model, identity, text, taken, photo_flags, train_flags, how)
     above = {level: _usual(_usual_recipe(preset, level), how) for level in backend.levels[1:]}
     record = record.model_copy(update={"above": above, "sizes": backend.sizes})
-    return Edit(run, record, prepared, model)
+    return Edit(run, record, prepared, model, recorded)
 
 
 def check_model(flags: ModelFlags) -> None:
@@ -123,8 +134,7 @@ def finetune_record(record: Record, levels: Sequence[str], flags: Flags, how: Ho
         recipe = _recipe(record, level, flags.get("method"))
         meant = {name: value for name, value in flags.items() if name != "condition" or level != BASE}
         told[level] = config.override(recipe, _resolved(recipe, meant, how))
-    finetune = told.pop(BASE, record.finetune)
-    return record.model_copy(update={"finetune": finetune, "above": record.above | told})
+    return record.with_recipes(told)
 
 
 def planned(edit: Edit, finetune: Flags, generate: Flags, how: How) -> Edit:
@@ -185,10 +195,10 @@ def _again(run: Run, model_flags: ModelFlags, photo_flags: Flags, train_flags: F
     # imagic optimize --run DIR, as an interrupted run is told to continue.
     if any(value is not None for value in (*vars(model_flags).values(), *photo_flags.values())):
         raise UsageError("the photograph is missing", "name it: imagic optimize IMAGE TEXT")
-    record = run.read_record()
-    settings = config.override(record.optimize, _resolved(record.optimize, train_flags, how))
-    record = record.model_copy(update={"optimize": settings})
-    return Edit(run, record, run.read_image(), recorded_model(run, record, how))
+    recorded = run.read_record()
+    settings = config.override(recorded.optimize, _resolved(recorded.optimize, train_flags, how))
+    record = recorded.model_copy(update={"optimize": settings})
+    return Edit(run, record, run.read_image(), recorded_model(run, record, how), recorded)
 
 
 def _basis(flags: ModelFlags, recorded: Record | None) -> tuple[str, Preset, ModelSource, Model]:

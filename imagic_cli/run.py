@@ -14,7 +14,7 @@ from imagic_cli.artifacts import Embeddings, Loaded, Weights
 from imagic_cli.container import corrupt
 from imagic_cli.errors import ArtifactError, InputError
 from imagic_cli.freshness import refuse_stale
-from imagic_cli.lock import held
+from imagic_cli.lock import changed_meanwhile, held
 from imagic_cli.names import BASE, part, short_hash, typed
 from imagic_cli.record import Record, StageRecord, read_record, write_record
 
@@ -98,6 +98,18 @@ class Run:
             ArtifactError: there is no run here, or run.json is not as it was written.
         """
         return read_record(self.record_file)
+
+    def read_again(self, before: Record) -> Record:
+        """What the run, now held, has recorded; `before` was read when another process could still write.
+
+        Raises:
+            ArtifactError: there is no run here, or run.json is not as it was written.
+            LockedError: meanwhile it has become the run of another stage A.
+        """
+        record = self.read_record()
+        if record.optimize_stamp() != before.optimize_stamp():
+            raise changed_meanwhile(self.path)
+        return record
 
     def write_record(self, record: Record) -> None:
         """Replace run.json."""

@@ -74,7 +74,7 @@ def optimize(edit: Edit, how: How, force: bool, report: Report) -> None:
     from imagic_cli.stages.optimize import optimize as work
 
     with remembered(edit.run):
-        work(edit.run, edit.record, edit.image, edit.model, how, force, report)
+        work(edit.run, edit.record, edit.image, edit.model, how, force, report, edit.before)
 
 
 def tuned_record(run: Run, level: str, flags: Flags, how: How) -> tuple[Record, Model, tuple[str, ...]]:

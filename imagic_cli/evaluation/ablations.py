@@ -110,9 +110,10 @@ def super_resolution(
         above = {level: each.model_copy(update={"condition": name}) for level, each in record.above.items()}
         tuned = record if name == "pretrained" else record.model_copy(update={"above": above})
         part.make()
-        part.write_record(tuned.model_copy(update={"history": {}}))
-        for file in (run.image_file, run.embeddings_file, run.weights_file(BASE)):
-            files.commit_bytes(part.path / file.name, file.read_bytes())
+        with part.locked():
+            part.write_record(tuned.model_copy(update={"history": {}}))
+            for file in (run.image_file, run.embeddings_file, run.weights_file(BASE)):
+                files.commit_bytes(part.path / file.name, file.read_bytes())
         with _replaceable(part):
             finetune(part, tuned, model, (BASE,) if name == "pretrained" else tuned.levels(), how, False, tell)
             pictures = sampled(part, record.sizes[len(record.above)])

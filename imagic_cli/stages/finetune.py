@@ -53,6 +53,8 @@ def finetune(
         ImagicError: the run is refused, stopped or fails; its exit code says which.
     """
     with run.locked():
+        # Another process may have recorded more since `record` was read, such as the recipe of another level.
+        record = run.read_again(record).with_recipes({level: record.recipe(level) for level in levels})
         embeddings = run.read_embeddings(record)
         stamps = {level: record.finetune_stamp(embeddings.digest, level) for level in levels}
         # All are looked at before any is worked on: a refused command has begun nothing.

@@ -13,6 +13,7 @@ from imagic_cli.backends.source import Model
 from imagic_cli.config import How
 from imagic_cli.events import Finished, Listener, Note
 from imagic_cli.freshness import check_progress, drop_progress, is_done
+from imagic_cli.lock import changed_meanwhile
 from imagic_cli.memory import release
 from imagic_cli.precision import Precision, environment, memory_errors, pick_device
 from imagic_cli.record import Record
@@ -23,7 +24,16 @@ from imagic_cli.stages.training import Training, check_optimizer
 _SAVES_MEMORY = "--gradient-checkpointing, a smaller --size, or --dtype fp16 on a GPU"
 
 
-def optimize(run: Run, record: Record, image: Image.Image, model: Model, how: How, force: bool, tell: Listener) -> None:
+def optimize(
+    run: Run,
+    record: Record,
+    image: Image.Image,
+    model: Model,
+    how: How,
+    force: bool,
+    tell: Listener,
+    before: Record | None = None,
+) -> None:
     """Fit e, from e_tgt, to the image with the model frozen: min over e of L(x, e, theta).
 
     Args:
@@ -34,6 +44,7 @@ def optimize(run: Run, record: Record, image: Image.Image, model: Model, how: Ho
         how: device and the like.
         force: replace a result or progress of other work.
         tell: who listens.
+        before: what the run had recorded when `record` was made of it; None where it was not.
 
     Raises:
         ImagicError: the run is refused, stopped or fails; its exit code says which.
@@ -46,6 +57,8 @@ def optimize(run: Run, record: Record, image: Image.Image, model: Model, how: Ho
         if not reused:
             check_progress(run.progress_file("optimize"), stamp, force)
             check_optimizer(record.optimize)
+            if before is not None and run.read_record() != before:
+                raise changed_meanwhile(run.path)
             _begin(run, record, image)
             precision = Precision(record.optimize.dtype, pick_device(how.device))
             with memory_errors(_SAVES_MEMORY):
