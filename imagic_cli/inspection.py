@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -92,14 +93,18 @@ def problems(run: Run) -> list[str]:
 
 
 def clean(run: Run) -> list[Path]:
-    """Remove progress, cached texts and leftovers of killed processes; returns what went.
+    """Remove progress, cached texts and leftovers of killed processes, also of the runs within; returns what went.
 
     Raises:
         ArtifactError: there is no run.
+        LockedError: another process holds it, or one within; nothing is removed.
     """
     run.read_record()
-    with run.locked():
-        folders = [folder for folder in run.folders() if folder.name in {".progress", "texts"}]
+    with contextlib.ExitStack() as held:
+        runs = [run, *run.inner()]
+        for each in runs:
+            held.enter_context(each.locked())
+        folders = [folder for each in runs for folder in each.folders() if folder.name in {".progress", "texts"}]
         gone = [path for folder in folders for path in sorted(folder.glob("*.safetensors"))]
         for path in gone:
             files.remove(path)

@@ -85,11 +85,24 @@ class Run:
             yield
 
     def folders(self) -> Iterator[Path]:
-        """The run's own folders; what lies behind a symbolic link is not the run's."""
+        """The run's own folders; what lies behind a symbolic link, or in a run within it, is not the run's."""
         yield self.path
         for name in sorted(_OWN):
             if not (self.path / name).is_symlink():
-                yield from (Path(folder) for folder, _folders, _files in os.walk(self.path / name))
+                for folder, inner, _files in os.walk(self.path / name):
+                    yield Path(folder)
+                    if name == "ablations":
+                        # Runs, whose locks another process may hold.
+                        inner.clear()
+
+    def inner(self) -> Iterator[Run]:
+        """The runs within it, which ablations made; each has a lock of its own."""
+        folder = self.path / "ablations"
+        for path in [] if folder.is_symlink() else sorted(folder.glob("*")):
+            run = Run(path)
+            if not path.is_symlink() and run.record_file.is_file():
+                yield run
+                yield from run.inner()
 
     def read_record(self) -> Record:
         """What the run recorded.

@@ -92,6 +92,29 @@ def test_clean_does_not_wait_for_a_holder_nor_disturb_it(
     assert not progress.exists()
 
 
+def test_a_run_within_is_left_to_who_holds_it(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
+    whole = specimen.make(tmp_path_factory.getbasetemp())
+    run = specimen.copy(whole, tmp_path / "run")
+    inner = specimen.copy(whole, run / "ablations" / "optimize-00003")
+    (inner / ".run.json.x.tmp").touch()
+    (run / "ablations" / ".optimize.png.x.tmp").touch()
+    before = digests(inner)
+    with holder(inner) as pid:
+        (inner / ".run.json.y.tmp").touch()
+        with Run(run).locked():
+            pass
+        assert (inner / ".run.json.y.tmp").exists()
+        assert not (run / "ablations" / ".optimize.png.x.tmp").exists()
+        result = imagic("clean", run)
+        assert (result.code, f"process {pid};" in result.err) == (5, True), result.err
+    (inner / ".run.json.y.tmp").unlink()
+    before.pop(".run.json.x.tmp")
+    assert digests(inner) == before
+    # Nothing of the outer one went before the inner one was refused.
+    assert len(done("clean", run).lines) == 6
+    assert imagic("check", inner).code == 0
+
+
 @pytest.fixture
 def cascade(models: Path, photo: Path) -> Path:
     done("optimize", photo, "a bird", "--model", models / "cascade", "--run", "run", "--steps", 2)
