@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 import reliability_resume as resume
 import reliability_signals as signals
-from drive import fork, wait
-from reliability import Cascade, Routine, Subject
+from drive import digests, fork, wait
+from reliability import Cascade, Routine, Subject, compared
 
+from imagic_cli.artifacts import Embeddings, Weights
 from imagic_cli.backends.latent import LatentBackend
+from imagic_cli.run import Run
 
 SAMPLES = [
     (resume.kills_at_steps, 5),
@@ -56,3 +58,28 @@ def test_a_signal_whose_exception_a_library_swallows_still_ends_the_command(
     run = subject.begin("optimize", disturbed / "run")
     assert wait(fork(*subject.command("optimize", run), before=before)) == 143
     assert not subject.finish("optimize", run)
+
+
+@pytest.mark.parametrize(("stage", "kind"), [("optimize", Embeddings), ("finetune", Weights)])
+@pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])
+def test_a_signal_after_the_last_step_waits_for_the_result(
+    disturbed: Path, stage: str, kind: type[Embeddings | Weights], twice: bool
+) -> None:
+    def before() -> None:
+        real = kind.save
+
+        def save(*arguments: object) -> str:
+            os.kill(os.getpid(), signal.SIGINT)
+            if twice:
+                os.kill(os.getpid(), signal.SIGINT)
+            return real(*arguments)
+
+        kind.save = save
+
+    subject = Subject(disturbed)
+    run = subject.begin(stage, disturbed / "run")
+    assert wait(fork(*subject.command(stage, run), before=before)) == 130
+    found = compared(subject.after[stage], digests(run))
+    assert (found == "") is not twice
+    assert (stage in Run(run).read_record().history) is not twice
+    assert not subject.finish(stage, run)

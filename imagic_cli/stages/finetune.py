@@ -69,12 +69,10 @@ def finetune(
             run.write_record(record)
         for level in levels:
             if level in todo:
-                started = time.monotonic()
                 precision = Precision(record.recipe(level).dtype, pick_device(how.device))
                 with memory_errors(_SAVES_MEMORY):
                     _train(run, record, image, model, level, how, force, precision, tell, embeddings)
                 release(precision.device)
-                run.note_stage(part("finetune", level), environment(precision.device), started)
             else:
                 drop_progress(run.progress_file("finetune", level), stamps[level])
             tell(Finished(part("finetune", level), run.weights_file(level), level not in todo))
@@ -100,6 +98,7 @@ def _train(
     tell: Listener,
     embeddings: Loaded[Embeddings],
 ) -> None:
+    started = time.monotonic()
     backend = backends.load(model)
     settings = record.recipe(name)
     clean = encode_image(backend, image, precision.device, name)
@@ -123,10 +122,12 @@ def _train(
         tell=tell,
         force=force,
     )
-    training.train()
-    deltas = _deltas(backend, level, masters, settings)
-    Weights(deltas).save(run.weights_file(name), training.stamp)
-    training.finish()
+
+    def keep() -> None:
+        Weights(_deltas(backend, level, masters, settings)).save(run.weights_file(name), training.stamp)
+        run.note_stage(training.told, environment(precision.device), started)
+
+    training.train(keep)
 
 
 def _trained(

@@ -51,7 +51,6 @@ def optimize(
     """
     run.make()
     with run.locked():
-        started = time.monotonic()
         stamp = record.optimize_stamp()
         reused = is_done(run.embeddings_file, stamp, force)
         if not reused:
@@ -64,7 +63,6 @@ def optimize(
             with memory_errors(_SAVES_MEMORY):
                 _train(run, record, image, model, how, force, precision, tell)
             release(precision.device)
-            run.note_stage("optimize", environment(precision.device), started)
         else:
             drop_progress(run.progress_file("optimize"), stamp)
             recorded = run.read_record()
@@ -92,6 +90,7 @@ def _train(
     precision: Precision,
     tell: Listener,
 ) -> None:
+    started = time.monotonic()
     backend = backends.load(model)
     clean = encode_image(backend, image, precision.device)
     target, null = backend.encode([record.text, None], precision.device)
@@ -114,7 +113,10 @@ def _train(
         tell=tell,
         force=force,
     )
-    training.train()
-    optimized = e.detach().to("cpu")
-    Embeddings(target.embedding, optimized, null.embedding).save(run.embeddings_file, training.stamp)
-    training.finish()
+
+    def keep() -> None:
+        optimized = e.detach().to("cpu")
+        Embeddings(target.embedding, optimized, null.embedding).save(run.embeddings_file, training.stamp)
+        run.note_stage(training.told, environment(precision.device), started)
+
+    training.train(keep)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,7 +24,7 @@ from imagic_cli.noise import Stream
 from imagic_cli.precision import Precision
 from imagic_cli.run import Run
 from imagic_cli.scale import Scale
-from imagic_cli.signals import deferred
+from imagic_cli.signals import Stop, deferred
 from imagic_cli.stages.checkpoints import Checkpoints, check_finite
 from imagic_cli.stages.history import History
 from imagic_cli.stages.objective import Drawn, denoising_loss, draw, probe_loss
@@ -88,11 +88,11 @@ class Training:
             self.tell,
         )
 
-    def train(self) -> None:
-        """Run what is left of the stage; afterwards the leaves hold the result.
+    def train(self, keep: Callable[[], None]) -> None:
+        """Run what is left of the stage, then `keep` what the leaves hold, and forget the progress.
 
         Raises:
-            Interrupted: a signal came; the progress is saved.
+            Interrupted: a signal came; the progress is saved, or after the last step the result.
             NumberError: something is no longer finite; the last good progress is kept.
             ArtifactError: there is progress of other work, and no `force`.
         """
@@ -102,31 +102,39 @@ class Training:
         for folder in (".progress", "logs"):
             files.inner_folder(self.run.path, folder)
         self.checkpoints.restore(self.force)
-        made, steps = self.history.losses, self.settings.steps
-        self.tell(Started(self.told, len(made), steps))
-        again = f"imagic {typed(self.stamp.stage, self.level.name)}{' --force' if self.force else ''}"
-        hint = f"the progress is kept: continue with {again} --run {self.run.path}"
-        stream = Stream(self.settings.seed, "train", self.stamp.stage, self.level.name)
-        with deferred() as stop, self.checkpoints, self.history:
-            if not made and not self.history.probes:
-                self._probe(0)
-            for step in self._keep_good(fit(self.updates, self._objective(), steps, stream, len(made))):
-                self.history.add_loss(step.loss)
-                self.tell(Stepped(self.told, step.index, steps, step.loss))
-                self._probe(step.index)
-                if stop.number:
-                    self.checkpoints.save()
-                else:
-                    self.checkpoints.save_if_due(step.index == steps)
-                stop.check(hint)
-        check_finite(self.leaves, steps)
-        # Moments and gradients are as large as what is trained, three times over, and of no use to what follows.
-        self.updates.forget()
-        release(self.precision.device)
+        steps = self.settings.steps
+        self.tell(Started(self.told, len(self.history.losses), steps))
+        with deferred() as stop:
+            with self.checkpoints, self.history:
+                self._make_steps(stop)
+            check_finite(self.leaves, steps)
+            # Moments and gradients are as large as what is trained, three times over, and of no use to what follows.
+            self.updates.forget()
+            release(self.precision.device)
+            # Without them no progress can be saved any more: a stop waits for the result.
+            keep()
+            self.finish()
 
     def finish(self) -> None:
         """Forget the progress, once the artifact is on the disk."""
         files.remove(self.checkpoints.path)
+
+    def _make_steps(self, stop: Stop) -> None:
+        made, steps = self.history.losses, self.settings.steps
+        again = f"imagic {typed(self.stamp.stage, self.level.name)}{' --force' if self.force else ''}"
+        hint = f"the progress is kept: continue with {again} --run {self.run.path}"
+        stream = Stream(self.settings.seed, "train", self.stamp.stage, self.level.name)
+        if not made and not self.history.probes:
+            self._probe(0)
+        for step in self._keep_good(fit(self.updates, self._objective(), steps, stream, len(made))):
+            self.history.add_loss(step.loss)
+            self.tell(Stepped(self.told, step.index, steps, step.loss))
+            self._probe(step.index)
+            if stop.number:
+                self.checkpoints.save()
+            else:
+                self.checkpoints.save_if_due(step.index == steps)
+            stop.check(hint)
 
     def _objective(self) -> Objective:
         def drawn(generator: torch.Generator) -> Drawn:
