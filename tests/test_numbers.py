@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import reliability_numbers as numbers
 import torch
+from drive import done, imagic
 from reliability import Routine
 
+from imagic_cli.artifacts import Weights
 from imagic_cli.errors import NumberError
 from imagic_cli.fit import fit
 from imagic_cli.noise import Stream
@@ -26,6 +28,22 @@ SAMPLES = [
 def test_the_last_good_state_is_kept(disturbed: Path, routine: Routine, count: int) -> None:
     outcome = routine(count, disturbed, lambda done: None)
     assert outcome.passed, outcome
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_change_that_half_precision_cannot_hold_is_not_stored(photo: Path, models: Path, method: str) -> None:
+    done("optimize", photo, "a bird", "--model", models / "sd", "--run", "run", "--steps", 1)
+    done("finetune", "--run", "run", "--steps", 1)
+    weights, progress = Path("run/weights.safetensors"), Path("run/.progress/finetune.safetensors")
+    before = weights.read_bytes()
+    train = ["finetune", "--run", "run", "--steps", 1, "--lr", 1e5, "--method", method, "--force"]
+    result = imagic(*train, "--checkpoint-every", 1)
+    assert (result.code, "--delta-dtype fp32" in result.err) == (7, True), result.err
+    assert weights.read_bytes() == before
+    assert progress.exists()
+    done(*train, "--delta-dtype", "fp32")
+    assert not progress.exists()
+    assert all(delta.isfinite().all() for delta in Weights.load(weights).content.deltas.values())
 
 
 def test_a_refused_half_precision_update_can_be_tried_again() -> None:

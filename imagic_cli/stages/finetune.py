@@ -14,6 +14,7 @@ from imagic_cli.artifacts import Embeddings, Loaded, Weights
 from imagic_cli.backends.base import Backend, Level
 from imagic_cli.backends.source import Model
 from imagic_cli.config import FinetuneSettings, How
+from imagic_cli.errors import NumberError
 from imagic_cli.events import Finished, Listener
 from imagic_cli.freshness import check_progress, drop_progress, is_done
 from imagic_cli.memory import release
@@ -146,13 +147,22 @@ def _deltas(
     backend: Backend, level: Level, trained: dict[str, Tensor], settings: FinetuneSettings
 ) -> dict[str, Tensor]:
     # The difference is taken in fp32 and stored by itself: merged half-precision weights would swallow most of it.
-    dtype = DTYPES[settings.delta_dtype]
     if settings.method == "lora":
-        return {f"{level.name}/{name}": after.to(dtype).cpu() for name, after in trained.items()}
+        return {f"{level.name}/{name}": _stored(after, settings) for name, after in trained.items()}
     # One weight at a time goes to the device, where all of them once more may not fit.
     pretrained = backend.level(Precision("fp32", torch.device("cpu")), False, level.name)
     before = dict(pretrained.module.named_parameters())
     return {
-        f"{level.name}/{name}": (after - before[name].to(after.device)).to(dtype).cpu()
+        f"{level.name}/{name}": _stored(after - before[name].to(after.device), settings)
         for name, after in trained.items()
     }
+
+
+def _stored(change: Tensor, settings: FinetuneSettings) -> Tensor:
+    stored = change.to(DTYPES[settings.delta_dtype]).cpu()
+    if not stored.isfinite().all():
+        raise NumberError(
+            f"a weight changed by more than {settings.delta_dtype} can hold, so nothing is stored",
+            "train again with a lower --lr, or --delta-dtype fp32 (and --force where there is progress)",
+        )
+    return stored
