@@ -23,7 +23,9 @@ Condition = Literal["target", "optimized"]
 Fit = Literal["keep", "crop", "pad"]
 Scheduler = Literal["ddim", "ddpm", "euler", "euler-a", "dpm++", "heun", "pndm", "unipc"]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Steps = Annotated[int, Field(ge=1)]
+# Years of work; and what is reckoned with them stays a number that a float can hold.
+_MOST_STEPS = 10_000_000
+Steps = Annotated[int, Field(ge=1, le=_MOST_STEPS)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -105,7 +107,7 @@ class OptimizeSettings(TrainSettings):
     No steps leave e_opt = e_tgt: the method without stage A.
     """
 
-    steps: Annotated[int, Field(ge=0)] = 1000
+    steps: Annotated[int, Field(ge=0, le=_MOST_STEPS)] = 1000
     learning_rate: Rate = 2e-3
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 
 from imagic_cli.errors import UsageError
@@ -9,6 +11,9 @@ from imagic_cli.errors import UsageError
 Item = tuple[str, int]
 """Eta, as it is written, and seed: one image."""
 _MOST = 10_000
+_MOST_ITEMS = 100_000
+# Seeds have no more digits, and Python refuses to read a number of thousands.
+_DIGITS = r"\d{1,19}"
 
 
 def parse_etas(text: str, flag: str = "--eta") -> list[str]:
@@ -33,6 +38,8 @@ def parse_etas(text: str, flag: str = "--eta") -> list[str]:
             etas += _range(numbers[0], numbers[1], numbers[2], text, flag)
         else:
             raise _wrong(text, flag)
+        if len(etas) > _MOST:
+            raise UsageError(f"{flag} {text} is more than {_MOST} values")
     return list(dict.fromkeys(etas))
 
 
@@ -44,8 +51,10 @@ def parse_seeds(first: int, count: int) -> list[int]:
     """
     if not 1 <= count <= _MOST:
         raise UsageError(f"--seeds {count} is not a count from 1 to {_MOST}")
-    if not 0 <= first < 2**63 - count:
-        raise UsageError(f"--seed {first} is not from 0 to 2^63")
+    if not 0 <= first < 2**63:
+        raise UsageError(f"--seed {first} is not from 0 to 2^63 - 1")
+    if first + count > 2**63:
+        raise UsageError(f"the last of {count} seeds from {first} on is above 2^63 - 1", "begin with a smaller one")
     return list(range(first, first + count))
 
 
@@ -55,13 +64,26 @@ def parse_seed_range(text: str) -> list[int]:
     Raises:
         UsageError: it is neither.
     """
+    if not re.fullmatch(f"{_DIGITS}(:{_DIGITS})?", text):
+        raise UsageError(f"--seed {text[:40]!r} is no seed or range of seeds", "such as 3, or 0:8 for eight seeds")
     first, colon, end = text.partition(":")
-    if not first.isdecimal() or (colon and not end.isdecimal()):
-        raise UsageError(f"--seed {text!r} is no number or range", "such as 3, or 0:8 for eight seeds")
     count = int(end) - int(first) if colon else 1
     if not 1 <= count <= _MOST:
         raise UsageError(f"--seed {text} is not 1 to {_MOST} seeds", "such as 0:8 for eight")
     return parse_seeds(int(first), count)
+
+
+def crossed(etas: Sequence[str], seeds: Sequence[int]) -> list[Item]:
+    """Each eta (or strength) with each seed.
+
+    Raises:
+        UsageError: these are too many.
+    """
+    count = len(etas) * len(seeds)
+    if count > _MOST_ITEMS:
+        told = f"{len(etas)} values by {len(seeds)} seeds are {count} images"
+        raise UsageError(f"{told}, more than {_MOST_ITEMS}", "ask for fewer at once")
+    return [(each, seed) for each in etas for seed in seeds]
 
 
 def _range(start: Decimal, end: Decimal, step: Decimal, text: str, flag: str) -> list[str]:

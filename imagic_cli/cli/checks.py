@@ -18,7 +18,7 @@ from imagic_cli.config import (
 from imagic_cli.errors import UsageError
 from imagic_cli.locate import can_be_named
 from imagic_cli.names import slug
-from imagic_cli.sweep import Item, parse_etas, parse_seed_range, parse_seeds
+from imagic_cli.sweep import Item, crossed, parse_etas, parse_seed_range, parse_seeds
 
 Flags = Mapping[str, Any]
 
@@ -29,8 +29,9 @@ def how(**flags: object) -> How:
     Raises:
         UsageError: a value is out of range.
     """
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", str(flags.get("device", "auto"))):
-        raise UsageError(f"no device '{flags['device']}'", "use --device auto, cpu, cuda, cuda:N or mps")
+    device = str(flags.get("device", "auto"))
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,4})?", device):
+        raise UsageError(f"no device {device[:40]!r}", "use --device auto, cpu, cuda, cuda:N or mps")
     return override(How(), flags)
 
 
@@ -55,7 +56,7 @@ def items(eta: str, first: int, count: int, output: Path | None) -> list[Item]:
     Raises:
         UsageError: they cannot be meant, or are several for one output file.
     """
-    found = [(each, seed) for each in parse_etas(eta) for seed in parse_seeds(first, count)]
+    found = crossed(parse_etas(eta), parse_seeds(first, count))
     if output is not None and len(found) > 1:
         raise UsageError(f"--output takes one image, these are {len(found)}", "they are in the run's images folder")
     if output is not None:
@@ -69,8 +70,7 @@ def grid(eta: str, seed: str) -> list[Item]:
     Raises:
         UsageError: they cannot be meant.
     """
-    seeds = parse_seed_range(seed)
-    return [(each, one) for each in parse_etas(eta) for one in seeds]
+    return crossed(parse_etas(eta), parse_seed_range(seed))
 
 
 def counts(text: str) -> list[int]:
@@ -106,12 +106,11 @@ def rival_items(method: str, strength: str, seed: str, source: str | None, guida
         if not says_something(source, "--source"):
             raise UsageError("DDIB needs to know what the photograph shows", 'such as --source "a bird on a branch"')
         return [(each, 0) for each in parse_etas(guidance, "--guidance")]
-    seeds = parse_seed_range(seed)
     strengths = parse_etas(strength, "--strength")
     for each in strengths:
         if not 0 < float(each) <= 1:
             raise UsageError(f"--strength {each} is not above 0 and at most 1")
-    return [(each, one) for each in strengths for one in seeds]
+    return crossed(strengths, parse_seed_range(seed))
 
 
 def sharded(count: int, shard: str) -> list[int]:
