@@ -53,6 +53,6 @@ def existing_run(path: Path | None, tell: Listener) -> Run:
     pointer = Path(_LAST)
     last = Path(os.fsdecode(pointer.read_bytes()).removesuffix("\n")) if files.is_regular(pointer) else None
     if last is None or not can_be_named(last):
-        raise UsageError("no run was used from this directory yet", "name one with --run, or start: imagic optimize")
+        raise UsageError("no run was used from this directory yet", "name one, or start: imagic optimize IMAGE TEXT")
     tell(Note(f"run: {quoted(last)}"))
     return Run(last)

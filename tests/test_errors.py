@@ -13,6 +13,8 @@ import specimen
 from drive import digests, done, imagic
 from specimen import TEXT
 
+from imagic_cli.cli import commands
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -39,14 +41,19 @@ def place(shared: Path, tmp_path: Path) -> Path:
 
 
 TYPED_WRONGLY: list[tuple[int, list[str], str]] = [
-    (2, ["optimise"], "optimise"),
+    (2, ["optimise"], "see imagic --help"),
     (2, ["--run", "run"], "--run"),
+    (2, ["status", "--run", "run"], "imagic status RUN"),
+    (2, ["finetune", "run"], "imagic finetune --run RUN"),
+    (2, ["optimize"], "start: imagic optimize IMAGE TEXT"),
+    (2, ["edit", "bird.png", "a", "bird", "flying"], "a text of several words belongs in quotes"),
+    (2, ["scene", "a", "bird", "bird.png"], "a text of several words belongs in quotes"),
     (2, ["optimize", "bird.png"], "no text"),
     (2, ["optimize", "bird.png", ""], "no text"),
     (2, ["optimize", "bird.png", " \n\t"], "no text"),
     (2, ["optimize", "bird.png", "\udcff"], "UTF-8"),
     (2, ["optimize", "bird.png", TEXT, "more"], "more"),
-    (2, ["optimize", "bird.png", TEXT, "--step", "5"], "--step"),
+    (2, ["optimize", "bird.png", TEXT, "--step", "5"], "see imagic optimize --help"),
     (2, ["finetune", "--run", "run", "--steps", "0"], "--steps 0"),
     (2, ["optimize", "bird.png", TEXT, "--steps", "-3"], "--steps -3"),
     (2, ["optimize", "bird.png", TEXT, "--steps", "many"], "'--steps'"),
@@ -249,6 +256,20 @@ def test_every_command_explains_itself(command: str) -> None:
     told = done(command, "--help").out
     assert f"imagic {command}" in told
     assert "--debug" in told
+
+
+def test_a_bare_command_shows_its_help() -> None:
+    for command in ([], ["study"]):
+        told = imagic(*command)
+        assert (told.code, "Commands" in told.out) == (2, True)
+        assert told.err == f"imagic: no command is named; see {' '.join(['imagic', *command, '--help'])}\n"
+
+
+@pytest.mark.parametrize("command", [each.callback.__name__ for each in commands.app.registered_commands])
+def test_no_help_is_read_as_an_emoji(command: str) -> None:
+    told = done(command, "--help").out
+    assert [letter for letter in told if letter >= "\u2600"] == []
+    assert ("start:end:step" in told) == (command in {"generate", "edit"})
 
 
 def test_status_does_without_torch(place: Path) -> None:

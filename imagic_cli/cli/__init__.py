@@ -9,6 +9,8 @@ import traceback
 
 import typer
 
+from imagic_cli.cli import usage
+from imagic_cli.cli.streams import nowhere, open_streams
 from imagic_cli.errors import ImagicError, Interrupted
 from imagic_cli.signals import came, raise_on_signals
 
@@ -30,8 +32,7 @@ def main() -> None:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     raise_on_signals()
-    # The names of files that are no valid UTF-8 leave as they came.
-    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+    open_streams()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -73,8 +74,7 @@ def _told(error: BaseException) -> tuple[int, str]:
         case typer.Abort():
             return 130, "stopped"
         case typer.TyperException():
-            message = getattr(error, "format_message", lambda: str(error))()
-            return 2, f"{_one_line(message).rstrip('.')}; see imagic --help"
+            return 2, usage.told(error)
         case MemoryError():
             return 8, "out of memory"
         case OSError():
@@ -97,9 +97,7 @@ def _flush(code: int) -> int:
         sys.stdout.flush()
     except OSError as error:
         # What is still buffered would fail again when the interpreter ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        # A reader that went away (imagic ... | head) is no failure of ours.
-        if not isinstance(error, BrokenPipeError):
-            _say(f"stdout: {error.strerror}")
-            return code or 6
+        nowhere(sys.stdout.fileno())
+        _say(f"stdout: {error.strerror}")
+        return code or 6
     return code

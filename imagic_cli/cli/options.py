@@ -16,7 +16,10 @@ TextArgument = Annotated[
     str | None, typer.Argument(metavar="TEXT", help="What the edited picture shows.", show_default=False)
 ]
 RunArgument = Annotated[
-    Path | None, typer.Argument(metavar="RUN", help="Run directory; the one last used here.", show_default=False)
+    Path | None,
+    typer.Argument(
+        metavar="RUN", help="Run directory (or IMAGIC_RUN); else the one last used here.", show_default=False
+    ),
 ]
 RunOption = Annotated[
     Path | None,
@@ -171,7 +174,9 @@ AnswersArgument = Annotated[
 PlotOption = Annotated[Path, typer.Option("--out", help="The plot's .svg file.")]
 
 EtaOption = Annotated[
-    str, typer.Option("--eta", help="0.7, or 0.5,0.7, or start:end:step. 0 is the input, 1 the text.")
+    str,
+    # Rich would make an emoji of what stands whole between two colons.
+    typer.Option("--eta", help="0.7, or 0.5,0.7, or [i]start:[/i][i]end:step[/i]. 0 is the input, 1 the text."),
 ]
 FirstSeedOption = Annotated[int, typer.Option("--seed", help="First seed.")]
 SeedsOption = Annotated[int, typer.Option("--seeds", help="How many seeds, from the first on.")]
