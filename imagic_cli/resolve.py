@@ -76,6 +76,8 @@ def new_edit(
     check_encoder(source)
     backend = backends.load(model)
     settings = config.override(preset.photo, photo_flags)
+    if photo_flags.get("center") is not None and settings.fit != "crop":
+        raise UsageError("--center is of a crop", "add --fit crop")
     size = settings.size or backend.size
     prepared, notes = prepare(photo, size, backend.multiple, settings.fit, settings.center)
     for note in (*photo.notes, *notes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
@@ -84,6 +85,19 @@ def crossed(etas: Sequence[str], seeds: Sequence[int]) -> list[Item]:
         told = f"{len(etas)} values by {len(seeds)} seeds are {count} images"
         raise UsageError(f"{told}, more than {_MOST_ITEMS}", "ask for fewer at once")
     return [(each, seed) for each in etas for seed in seeds]
+
+
+def check_strengths(strengths: Sequence[float], steps: int) -> None:
+    """Refuse a strength of SDEdit's that leaves none of the sampler's steps to take.
+
+    Raises:
+        UsageError: there is one.
+    """
+    least = min(strengths)
+    # As diffusers' pipelines round.
+    if int(steps * least) < 1:
+        enough = f"--steps {math.ceil(1 / least)}, or a strength of {math.ceil(1000 / steps) / 1000:g}"
+        raise UsageError(f"SDEdit at strength {least:g} takes none of {steps} steps", f"the least is {enough}")
 
 
 def _range(start: Decimal, end: Decimal, step: Decimal, text: str, flag: str) -> list[str]:

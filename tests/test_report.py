@@ -161,6 +161,18 @@ def test_baselines_stand_beside_the_run(full: Path, tmp_path: Path) -> None:
     assert command == ["imagic", "baseline", "sdedit", str(run), "--strength", "0.400", "--seed", "3"]
 
 
+def test_a_command_holds_no_flag_that_would_be_refused(full: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(full, tmp_path / "run"))
+    (run / "baselines" / "ddib").mkdir(parents=True)
+    record = {"method": "ddib", "guidance": "3.000", "seed": 0, "prompt": TEXT, "source": "a bird", "key": "k"}
+    place = run / "baselines" / "ddib" / "guidance-3.000_seed-0000.png"
+    png.save(place, toys.picture(48), "parameters", record)
+    page = written(run)
+    command = shlex.split(data(page)["albums"][-1]["cells"]["3.000/0"]["command"])
+    assert command == ["imagic", "baseline", "ddib", str(run), "--guidance", "3.000", "--source", "a bird"]
+    assert "--fit keep" in page and "--center" not in page
+
+
 @pytest.mark.parametrize(
     ("code", "typed", "part"),
     [

@@ -21,6 +21,8 @@ from imagic_cli.names import slug
 from imagic_cli.sweep import Item, crossed, parse_etas, parse_seed_range, parse_seeds
 
 Flags = Mapping[str, Any]
+# What holds where nothing is typed; the help says it too.
+STRENGTHS, SEEDS, GUIDANCES, LENGTHS = "0.4:0.8:0.1", "0:8", "1,3,5,7.5", "10,100,1000"
 
 
 def how(**flags: object) -> How:
@@ -73,12 +75,17 @@ def grid(eta: str, seed: str) -> list[Item]:
     return crossed(parse_etas(eta), parse_seed_range(seed))
 
 
-def counts(text: str) -> list[int]:
-    """Numbers of steps from '10,100,1000'.
+def lengths(stage: str, text: str | None, clip: str | None) -> list[int]:
+    """Numbers of steps from '10,100,1000', and no flag that is of another stage's ablation.
 
     Raises:
-        UsageError: it is not that.
+        UsageError: it is not that, or a flag is of another stage's ablation.
     """
+    if stage != "optimize":
+        unused({"--steps": text}, "ablate optimize")
+    if stage != "super-resolution":
+        unused({"--clip": clip}, "ablate super-resolution")
+    text = LENGTHS if text is None else text
     parts = text.split(",")
     if not all(part.strip().isdecimal() and len(part) < 8 for part in parts):
         raise UsageError(f"--steps {text!r} is no list of steps", "such as 10,100,1000")
@@ -96,21 +103,40 @@ def method(name: str | None, rank: int | None) -> dict[str, Any]:
     return {"method": name, "rank": rank}
 
 
-def rival_items(method: str, strength: str, seed: str, source: str | None, guidance: str) -> list[Item]:
-    """The tries of a baseline: strengths by seeds, or guidances of what has no seed.
+def unused(flags: Flags, owner: str) -> None:
+    """Refuse what was typed where it would change nothing.
+
+    Args:
+        flags: by how they are typed; None is one that was not.
+        owner: what they are of.
 
     Raises:
-        UsageError: they cannot be meant, or DDIB has no source text.
+        UsageError: one was typed.
+    """
+    for name, value in flags.items():
+        if value is not None:
+            raise UsageError(f"{name} {value} is of {owner}", "leave it out")
+
+
+def rival_items(
+    method: str, strength: str | None, seed: str | None, source: str | None, guidance: str | None
+) -> list[Item]:
+    """The tries of a baseline: strengths by seeds, or guidances of what has no seed; None is what was not typed.
+
+    Raises:
+        UsageError: they cannot be meant, are the other method's, or DDIB has no source text.
     """
     if method == "ddib":
+        unused({"--strength": strength, "--seed": seed}, "baseline sdedit")
         if not says_something(source, "--source"):
             raise UsageError("DDIB needs to know what the photograph shows", 'such as --source "a bird on a branch"')
-        return [(each, 0) for each in parse_etas(guidance, "--guidance")]
-    strengths = parse_etas(strength, "--strength")
+        return [(each, 0) for each in parse_etas(GUIDANCES if guidance is None else guidance, "--guidance")]
+    unused({"--source": source, "--guidance": guidance}, "baseline ddib")
+    strengths = parse_etas(STRENGTHS if strength is None else strength, "--strength")
     for each in strengths:
         if not 0 < float(each) <= 1:
             raise UsageError(f"--strength {each} is not above 0 and at most 1")
-    return crossed(strengths, parse_seed_range(seed))
+    return crossed(strengths, parse_seed_range(SEEDS if seed is None else seed))
 
 
 def sharded(count: int, shard: str) -> list[int]:

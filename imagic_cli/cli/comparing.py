@@ -7,15 +7,16 @@ from imagic_cli.cli import options as o
 from imagic_cli.cli.report import Report
 from imagic_cli.locate import existing_run
 from imagic_cli.signals import continued
+from imagic_cli.sweep import check_strengths
 
 
 def baseline(
     method: o.MethodArgument,
     run: o.RunArgument = None,
-    strength: o.StrengthOption = "0.4:0.8:0.1",
-    seed: o.SweepSeedOption = "0:8",
+    strength: o.StrengthOption = None,
+    seed: o.RivalSeedOption = None,
     source: o.SourceOption = None,
-    guidance: o.GuidancesOption = "1,3,5,7.5",
+    guidance: o.GuidancesOption = None,
     scheduler: o.SchedulerOption = None,
     steps: o.SampleStepsOption = None,
     dtype: o.DtypeOption = None,
@@ -32,6 +33,8 @@ def baseline(
     with Report(quiet, json) as report:
         chosen = existing_run(run, report)
         record, found, sampling = calls.sampling(chosen, flags, how)
+        if method == "sdedit":
+            check_strengths([float(each) for each, _seed in items], sampling.steps)
         from imagic_cli.evaluation.rivals import Rival
         from imagic_cli.evaluation.scoring import aligner, score
 
@@ -51,7 +54,7 @@ def ablate(
     run: o.RunArgument = None,
     eta: o.SweepEtaOption = "0:1:0.2",
     seed: o.FirstSeedOption = 0,
-    lengths: o.LengthsOption = "10,100,1000",
+    lengths: o.LengthsOption = None,
     clip: o.ClipOption = None,
     batch_size: o.BatchSizeOption = None,
     device: o.DeviceOption = "auto",
@@ -61,7 +64,7 @@ def ablate(
 ) -> None:
     """Ablations as figures: without and with stage B, stages A of other lengths, or a cascade's super-resolution."""
     items = checks.items(eta, seed, 1, None)
-    counts = checks.counts(lengths)
+    counts = checks.lengths(stage, lengths, clip)
     how = checks.how(device=device, batch_size=batch_size)
     with Report(quiet, json) as report:
         chosen = existing_run(run, report)

@@ -63,7 +63,9 @@ FitOption = Annotated[
 ]
 CenterOption = Annotated[
     str | None,
-    typer.Option("--center", metavar="X,Y", help="Centre of a crop, fractions of the picture.", rich_help_panel=_MODEL),
+    typer.Option(
+        "--center", metavar="X,Y", help="Of --fit crop: its centre, fractions of the picture.", rich_help_panel=_MODEL
+    ),
 ]
 
 StepsOption = Annotated[int | None, typer.Option("--steps", help="Updates.", rich_help_panel=_RECIPE)]
@@ -111,13 +113,23 @@ AblationArgument = Annotated[
     Literal["optimize", "finetune", "super-resolution"],
     typer.Argument(help="What is varied.", show_default=False),
 ]
-LengthsOption = Annotated[str, typer.Option("--steps", help="Lengths of stage A, such as 10,100,1000.")]
+LengthsOption = Annotated[
+    str | None, typer.Option("--steps", help="Of ablate optimize: lengths of stage A; else 10,100,1000.")
+]
 MethodArgument = Annotated[Literal["sdedit", "ddib"], typer.Argument(help="Which method.", show_default=False)]
-StrengthOption = Annotated[str, typer.Option("--strength", help="SDEdit: how much is noised, such as 0.4:0.8:0.1.")]
+StrengthOption = Annotated[
+    str | None,
+    typer.Option("--strength", help="SDEdit: how much is noised, from 0 to 1; else 0.4:0.8:0.1."),
+]
+RivalSeedOption = Annotated[
+    str | None, typer.Option("--seed", help="SDEdit: seeds, such as 3, or 0:4 (the end excluded); else 0:8.")
+]
 SourceOption = Annotated[
     str | None, typer.Option("--source", help="DDIB: what the photograph shows.", show_default=False)
 ]
-GuidancesOption = Annotated[str, typer.Option("--guidance", help="DDIB: guidance scales, such as 1,3,5.")]
+GuidancesOption = Annotated[
+    str | None, typer.Option("--guidance", help="DDIB: guidance scales, such as 3; else 1,3,5,7.5.")
+]
 ClipOption = Annotated[
     str | None,
     typer.Option(

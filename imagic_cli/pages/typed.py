@@ -19,7 +19,8 @@ def training(run: Run, record: Record) -> list[str]:
     model = record.model
     source = {"model": record.model_name, "revision": model.revision, "variant": model.variant}
     source |= {"config": model.config and Path(model.config).name, "encoder": model.encoder}
-    photo = record.photo.model_dump() | {"center": ",".join(f"{part:g}" for part in record.photo.center)}
+    center = ",".join(f"{part:g}" for part in record.photo.center) if record.photo.fit == "crop" else None
+    photo = record.photo.model_dump() | {"center": center}
     place, levels = {"run": str(run.path)}, record.levels()
     return [
         _line("optimize", [record.image.name, record.text], place | source | photo | record.optimize.model_dump()),
@@ -38,10 +39,13 @@ def picture(run: Run, record: Record, made: Mapping[str, Any], setting: str, val
         value: of the setting, as it is written.
         seed: of the noise.
     """
-    place = {setting: value, "seed": seed}
     if "method" in made:
-        kept = {name: made[name] for name in ("source", "scheduler", "steps", "dtype") if made.get(name)}
+        # Each method takes its own flags alone.
+        own = {"source": made.get("source")} if made["method"] == "ddib" else {"seed": seed}
+        place = {setting: value, **own}
+        kept = {name: made[name] for name in ("scheduler", "steps", "dtype") if made.get(name)}
         return _line("baseline", [str(made["method"]), str(run.path)], place | kept)
+    place = {setting: value, "seed": seed}
     return _line("generate", [], {"run": str(run.path)} | place | _sampling(record, made))
 
 

@@ -34,7 +34,7 @@ from imagic_cli.sketchbook.corpus import tensor
 from imagic_cli.sketchbook.judge import Judge, agreement, load, truth
 from imagic_cli.sketchbook.pairs import Pair, pair
 from imagic_cli.stages.objective import encode_image
-from imagic_cli.sweep import Item
+from imagic_cli.sweep import Item, check_strengths
 
 ETAS = ("0.600", "0.700", "0.800")
 SEEDS = 8
@@ -108,9 +108,9 @@ class Bench:
 
         Raises:
             InputError: there are results of other settings in the folder.
+            UsageError: the sampler has too few steps for SDEdit.
             ImagicError: a stage failed or was stopped; the pairs before are kept.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         self._check_settings(pair(numbers[0], self.full))
         todo = [number for number in numbers if not self.result_file(number).exists()]
         panel = Panel(load(), ClipScore(BUNDLED_CLIP)) if todo else None
@@ -135,8 +135,11 @@ class Bench:
         with TemporaryDirectory() as place:
             picture = Path(place) / "before.png"
             edit.before.draw().save(picture)
-            record = resolved(picture, edit.text, Path(place) / "run", self.model, self.recipe, self.how).record
-        keep_to(self.folder, record, full=self.full)
+            ready = resolved(picture, edit.text, Path(place) / "run", self.model, self.recipe, self.how)
+        if isinstance(backends.load(ready.model), Reworks):
+            check_strengths(STRENGTHS, ready.record.generate.steps)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        keep_to(self.folder, ready.record, full=self.full)
 
     def _pair(self, edit: Pair, panel: Panel) -> list[Score]:
         work = self.folder / f"work-{edit.number:04d}"
