@@ -44,13 +44,17 @@ class State:
     command: str
 
 
-def states(run: Run) -> list[State]:
+def states(run: Run, record: Record | None = None) -> list[State]:
     """Every stage of a run, from the headers of its files; no tensor is read.
+
+    Args:
+        run: whose.
+        record: the settings that it is held against; else those that it recorded.
 
     Raises:
         ArtifactError: there is no run.
     """
-    record = run.read_record()
+    record = record or run.read_record()
     embeddings, digest = _trained(run, "optimize", BASE, run.embeddings_file, record.optimize_stamp())
     first = _against_image(run, embeddings)
     tuned, digests = {}, {}

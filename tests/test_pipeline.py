@@ -107,6 +107,20 @@ def test_a_dry_run_tells_the_cost_and_does_nothing(photo: Path, models: Path) ->
     assert not Path("run").exists()
 
 
+def test_a_dry_run_tells_what_is_there_already(photo: Path, models: Path) -> None:
+    done("optimize", photo, TEXT, "--model", models / "sd", "--run", "run", "--steps", 2)
+
+    def there(*command: object) -> dict[str, str]:
+        lines = map(json.loads, done(*command, "--dry-run", "--json").lines)
+        return {line["stage"]: line["there"] for line in lines if line["event"] == "cost"}
+
+    edit = ["edit", photo, TEXT, "--model", models / "sd", "--run", "run", "--steps", 2]
+    assert there(*edit) == {"optimize": "done already", "finetune": "", "generate": ""}
+    told = there(*edit, "--optimize-steps", 3)
+    assert told == {"optimize": "other work (steps 2 -> 3): needs --force", "finetune": "", "generate": ""}
+    assert "needs --force" in done(*edit, "--optimize-steps", 3, "--dry-run").out
+
+
 def test_a_text_longer_than_the_window_is_told(photo: Path, models: Path) -> None:
     result = done("optimize", photo, "a" * 75 + "bcd", "--model", models / "sd", "--run", "run", "--steps", 1)
     assert "cut off: 'b c d'" in result.err or "cut off: 'bcd'" in result.err

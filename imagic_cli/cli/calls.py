@@ -21,6 +21,7 @@ from imagic_cli.config import (
 )
 from imagic_cli.errors import Interrupted, UsageError
 from imagic_cli.events import Note
+from imagic_cli.inspection import states
 from imagic_cli.locate import remember
 from imagic_cli.run import Run
 from imagic_cli.sweep import Item
@@ -156,7 +157,10 @@ def plan(
     from imagic_cli.plan import costs
     from imagic_cli.precision import pick_device
 
-    report.plan(run, record, costs(record, model, stages, images, pick_device(how.device), levels))
+    # Images are another matter: those that are there may not be the ones that are asked for.
+    found = states(run, record) if run.record_file.is_file() else []
+    trained = {state.stage: state for state in found if not state.stage.startswith("generate")}
+    report.plan(run, record, costs(record, model, stages, images, pick_device(how.device), levels), trained)
 
 
 @contextlib.contextmanager

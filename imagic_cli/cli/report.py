@@ -6,7 +6,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -133,19 +133,20 @@ class Report:
         out.width = max(out.width, out.measure(table, options=out.options.update(max_width=1000)).maximum)
         out.print(table)
 
-    def plan(self, run: Run, record: Record, costs: list[Cost]) -> None:
-        """What `--dry-run` shows: the resolved settings, and each stage's estimate."""
+    def plan(self, run: Run, record: Record, costs: list[Cost], trained: Mapping[str, State]) -> None:
+        """What `--dry-run` shows: the resolved settings, each stage's estimate, and what is there of it already."""
+        there = {cost.stage: _there(trained[cost.stage]) if cost.stage in trained else "" for cost in costs}
         if self.json_lines:
             self._write({"event": "plan", "run": run.path, "record": record.model_dump(mode="json")})
             for cost in costs:
-                self._write({"event": "cost", **dataclasses.asdict(cost)})
+                self._write({"event": "cost", **dataclasses.asdict(cost), "there": there[cost.stage]})
             return
-        table = Table(
-            "stage", "work", "TFLOP", "time, about", "memory", "disk", title="Nothing is done", title_justify="left"
-        )
+        head = ("stage", "work", "TFLOP", "time, about", "memory", "disk", *(["there"] if any(there.values()) else []))
+        table = Table(*head, title="Nothing is done", title_justify="left")
         for cost in costs:
             sizes = (filesize.decimal(cost.memory), filesize.decimal(cost.disk))
-            table.add_row(cost.stage, cost.work, f"{cost.flop / 1e12:.3g}", _clock(cost.seconds), *sizes)
+            cells = (cost.stage, cost.work, f"{cost.flop / 1e12:.3g}", _clock(cost.seconds), *sizes, there[cost.stage])
+            table.add_row(*cells[: len(head)])
         out = Console(highlight=False, soft_wrap=True)
         out.print(f"run: {run.path}", markup=False)
         out.print(json.dumps(record.model_dump(mode="json", exclude={"history"}), indent=2), markup=False)
@@ -222,6 +223,18 @@ class Report:
         if self.bar is not None:
             self.bar.stop()
             self.bar = self.task = None
+
+
+def _there(state: State) -> str:
+    match state.condition:
+        case "missing":
+            return ""
+        case "done":
+            return "done already"
+        case "stale":
+            return f"other work ({state.detail}): needs --force"
+        case other:
+            return f"{other}: {state.detail}"
 
 
 def _clock(seconds: float) -> str:
