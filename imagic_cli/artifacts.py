@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from imagic_cli.container import read, write
+from imagic_cli.container import each, read, write
 from imagic_cli.stamps import Stamp
 
 if TYPE_CHECKING:
@@ -152,11 +152,11 @@ class Progress:
         return write(path, stamp, tensors | {"losses": self.losses, "probes": self.probes})
 
     @staticmethod
-    def load(path: Path) -> Loaded[Progress]:
-        """Read and verify."""
-        stamp, tensors, digest = read(path, "progress")
-        parts = Progress(_below(tensors, "leaf"), _below(tensors, "optimizer"), tensors["losses"], tensors["probes"])
-        return Loaded(parts, stamp, digest)
+    def each(path: Path) -> Iterator[tuple[str, str, Tensor]]:
+        """What `save` wrote, tensor by tensor: of what (leaf, optimizer, losses, probes), its name there, itself."""
+        for name, tensor in each(path):
+            part, _, inner = name.partition("/")
+            yield part, inner, tensor
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

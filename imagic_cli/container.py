@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 
 _HEADER = "imagic"
+# What was read of an open file stays in memory until it is closed and none of its tensors is there any more.
+_OPEN_BYTES = 128 << 20
 _FIELDS = {"kind": str, "stage": str, "settings": dict, "inputs": dict, "extra": dict, "schema": int, "digest": str}
 
 
@@ -37,7 +39,7 @@ def write(path: Path, stamp: Stamp, tensors: Mapping[str, Tensor]) -> str:
     from safetensors.torch import save_file
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    digest = _digest(stamp, plain)
+    digest = _digest(stamp, sorted(plain.items()))
     header = {_HEADER: canonical(stamp.fields() | {"digest": digest})}
 
     def save(temporary: Path) -> None:
@@ -83,9 +85,44 @@ def _read(path: Path, kind: str) -> tuple[Stamp, dict[str, Tensor], str]:
         with safe_open(path, framework="pt") as file:
             stamp, digest = _header(file.metadata() or {}, path, kind)
             tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
-        if _digest(stamp, tensors) != digest:
+        if _digest(stamp, sorted(tensors.items())) != digest:
             raise ValueError("digest")
     return stamp, tensors, digest
+
+
+def verify(path: Path, kind: str) -> Stamp:
+    """The stamp of an artifact of which every bit is as it was written; a part of it at a time is in memory.
+
+    Raises:
+        ArtifactError: as `read`.
+    """
+    _check_file(path)
+    with _corruption(path):
+        with safe_open(path, framework="pt") as file:
+            stamp, digest = _header(file.metadata() or {}, path, kind)
+        if _digest(stamp, each(path)) != digest:
+            raise ValueError("digest")
+    return stamp
+
+
+def each(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a verified artifact by name, in order; if the caller keeps none, a part of them is in memory.
+
+    Raises:
+        ArtifactError: it is there no longer, or no longer whole.
+    """
+    done, left = 0, True
+    while left:
+        held = 0
+        with _corruption(path), safe_open(path, framework="pt") as file:
+            names = sorted(file.keys())
+            while done < len(names) and held < _OPEN_BYTES:
+                tensor = file.get_tensor(names[done])
+                held += tensor.nbytes
+                yield names[done], tensor
+                del tensor
+                done += 1
+            left = done < len(names)
 
 
 def peek(path: Path, kind: str) -> tuple[Stamp, str]:
@@ -147,11 +184,11 @@ def _corruption(path: Path) -> Iterator[None]:
         raise corrupt(path) from error
 
 
-def _digest(stamp: Stamp, tensors: Mapping[str, Tensor]) -> str:
+def _digest(stamp: Stamp, tensors: Iterable[tuple[str, Tensor]]) -> str:
     import torch
 
     total = hashlib.sha256(canonical(stamp.fields()).encode())
-    for name, tensor in sorted(tensors.items()):
+    for name, tensor in tensors:
         total.update(canonical([name, str(tensor.dtype), list(tensor.shape)]).encode())
         total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -92,10 +92,14 @@ class Updates:
         """Adam's moments and count of steps for a leaf; empty before the first update."""
         return self._of[leaf].state(leaf)
 
-    def restore(self, states: Mapping[Tensor, dict[str, Tensor]]) -> None:
-        """Put back what `state` gave for every leaf, and bring the copies to what the leaves are now."""
+    def restore(self, states: Iterable[tuple[Tensor, str, Tensor]]) -> None:
+        """Put back what `state` gave: a leaf, a name and a tensor, of which a copy is taken, at a time.
+
+        Afterwards the copies are brought to what the leaves are then.
+        """
+        for leaf, name, value in states:
+            self._of[leaf].restore(leaf, name, value)
         for part in self.parts:
-            part.restore([states[leaf] for leaf in part.rows])
             part.publish()
 
     def forget(self) -> None:
@@ -226,18 +230,17 @@ class _Part:
             for name, value in state.items()
         }
 
-    def restore(self, states: Sequence[dict[str, Tensor]]) -> None:
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": dict(enumerate(states)), "param_groups": groups})
-        # bitsandbytes counts its steps in a Python number.
-        plain = not isinstance(self.optimizer, torch.optim.Adam)
-        for leaf, row in self.rows.items():
-            state = self.optimizer.state[row]
-            for name, value in state.items():
-                if _is_like(value, leaf):
-                    state[name] = _row(torch.empty_like(leaf, dtype=value.dtype).copy_(value))
-                elif plain and value.ndim == 0:
-                    state[name] = value.item()
+    def restore(self, leaf: Tensor, name: str, value: Tensor) -> None:
+        # Not by load_state_dict, which wants everything at once.
+        state = self.optimizer.state[self.rows[leaf]]
+        if _is_like(value, leaf):
+            state[name] = _row(torch.empty_like(leaf, dtype=value.dtype).copy_(value))
+        elif value.ndim == 0 and not isinstance(self.optimizer, torch.optim.Adam):
+            # bitsandbytes counts its steps in a Python number.
+            state[name] = value.item()
+        else:
+            # Always a copy: a view would keep the file that it was read from in memory.
+            state[name] = value.to(leaf.device, copy=True)
 
     def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
         return zip(self.rows.values(), self.copies, strict=True)

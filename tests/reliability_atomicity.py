@@ -16,7 +16,7 @@ from faults import FAULTS, Disk, applies
 from reliability import STAGES, Outcome, ReportProgress, Subject, compared, end, heard, leftovers, said, spread
 from reliability_resume import die_after_step
 
-from imagic_cli.artifacts import Progress, Samples
+from imagic_cli.container import verify
 from imagic_cli.errors import ImagicError
 from imagic_cli.run import Run
 
@@ -211,11 +211,11 @@ def _whole(scene: Scene, run: Path, name: str, digest: str) -> bool:
     # Logs grow line by line and are written anew on the next start; temporary files are nobody's to read.
     if digest in {scene.old.get(name), scene.new.get(name)} or name.startswith("logs/") or Path(name).name[0] == ".":
         return True
-    read = {"samples.safetensors": Samples.load}.get(Path(name).name, Progress.load)
-    if not name.endswith("samples.safetensors") and not name.startswith(".progress/"):
+    kind = "progress" if name.startswith(".progress/") else "samples"
+    if kind == "samples" and not name.endswith("samples.safetensors"):
         return False
     try:
-        read(run / name)
+        verify(run / name, kind)
     except ImagicError:
         return False
     return True

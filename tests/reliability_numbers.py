@@ -15,6 +15,7 @@ from torch import Tensor
 
 from imagic_cli.artifacts import Progress
 from imagic_cli.backends.latent import LatentBackend, LatentCodec
+from imagic_cli.container import verify
 from imagic_cli.fit import Step
 from imagic_cli.updates import Updates
 
@@ -115,10 +116,9 @@ def _poisoned(subject: Subject, stage: str, where: str, value: float, step: int,
     # What was checked and refused leaves the state before it; what was changed behind the loop's back, the last save.
     good = step - 1 if where in {"loss", "gradient"} else (step - 1) // _EVERY * _EVERY
     if stage != "generate" and good:
-        loaded = Progress.load(kept)
-        leaves = loaded.content.leaves.values()
-        if loaded.stamp.extra["step"] != good or not all(leaf.isfinite().all() for leaf in leaves):
-            return f"different: step {loaded.stamp.extra['step']} is kept, not {good}"
+        step = verify(kept, "progress").extra["step"]
+        if step != good or not all(value.isfinite().all() for part, _, value in Progress.each(kept) if part == "leaf"):
+            return f"different: step {step} is kept, not {good}"
     return subject.finish(stage, run)
 
 

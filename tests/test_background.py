@@ -13,6 +13,7 @@ from drive import done, imagic, stopped
 
 from imagic_cli.artifacts import Progress
 from imagic_cli.background import Background
+from imagic_cli.container import verify
 from imagic_cli.errors import DiskError
 from imagic_cli.fit import Step
 from imagic_cli.stages import checkpoints, training
@@ -64,8 +65,8 @@ def test_steps_go_on_while_one_is_written_and_it_is_resumed_bit_for_bit(
         stopped(8, *commands[stage], "--run", "resumed", *FLAGS)
     # The first is of the first step, though it was written three steps later.
     assert seen[0] == 1 < 4 <= seen[1]
-    kept = Progress.load(Path(f"resumed/.progress/{stage}.safetensors"))
-    assert kept.stamp.extra["step"] == seen[-1]
+    kept = verify(Path(f"resumed/.progress/{stage}.safetensors"), "progress")
+    assert kept.extra["step"] == seen[-1]
     done(*commands[stage], "--run", "resumed", *FLAGS)
     name = {"optimize": "embeddings", "finetune": "weights"}[stage]
     assert Path(f"whole/{name}.safetensors").read_bytes() == Path(f"resumed/{name}.safetensors").read_bytes()
@@ -98,7 +99,7 @@ def test_a_disk_that_refuses_one_is_told_and_the_one_before_is_kept(
         patch.setattr(training, "fit", waiting)
         result = imagic(*command)
     assert (result.code, "no space left" in result.err) == (6, True), result.err
-    assert Progress.load(Path("run/.progress/optimize.safetensors")).stamp.extra["step"] == written[0]
+    assert verify(Path("run/.progress/optimize.safetensors"), "progress").extra["step"] == written[0]
     done(*command)
 
 
@@ -127,7 +128,7 @@ def test_a_stop_saves_anew_what_could_not_be_written_before(
     monkeypatch.setattr(training, "fit", interrupted)
     result = imagic("optimize", photo, "a bird", "--model", models / "sd", "--run", "run", *FLAGS)
     assert result.code == 143, result.err
-    assert Progress.load(Path("run/.progress/optimize.safetensors")).stamp.extra["step"] == 2
+    assert verify(Path("run/.progress/optimize.safetensors"), "progress").extra["step"] == 2
 
 
 def test_what_fails_in_the_background_is_raised_where_it_is_looked_at() -> None:

@@ -9,17 +9,20 @@ import platform
 import subprocess
 import sys
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import toys
-from drive import done
+from drive import done, stopped
 
-from imagic_cli.artifacts import Loaded, Weights
+from imagic_cli.artifacts import Loaded, Progress, Weights
 from imagic_cli.backends.latent import LatentBackend
 from imagic_cli.cli import ENVIRONMENT
+from imagic_cli.fit import Step
+from imagic_cli.stages import training
 
 STEP = """
 import sys, torch
@@ -78,6 +81,35 @@ def test_sampling_holds_no_second_copy_of_what_was_trained(
     done("generate", "--run", run)
     assert read
     assert held == [0]
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="asks Linux which files are in memory")
+def test_resuming_holds_no_second_copy_of_the_progress(
+    models: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done("optimize", photo, "a bird", "--model", models / "sd", "--run", "run", "--steps", 1)
+    command = ["finetune", "--run", "run", "--steps", 3, "--checkpoint-every", 1]
+    stopped(2, *command)
+    each, fit = Progress.each, training.fit
+    read: list[weakref.ref[torch.Tensor]] = []
+    held, mapped = [], []
+
+    def counted(path: Path) -> Iterator[tuple[str, str, torch.Tensor]]:
+        for part, name, value in each(path):
+            held.append(sum(tensor() is not None for tensor in read))
+            read.append(weakref.ref(value))
+            yield part, name, value
+
+    def looked(*arguments: Any) -> Iterator[Step]:
+        mapped.append(".progress/finetune.safetensors" in Path("/proc/self/maps").read_text())
+        return fit(*arguments)
+
+    monkeypatch.setattr(Progress, "each", counted)
+    monkeypatch.setattr(training, "fit", looked)
+    done(*command)
+    assert len(read) > 100
+    assert max(held) <= 2
+    assert mapped == [False]
 
 
 @pytest.mark.parametrize(("before", "after"), [(None, ENVIRONMENT), ("0", dict.fromkeys(ENVIRONMENT, "0"))])

@@ -12,9 +12,10 @@ from drive import done, stopped
 from PIL import Image
 
 from imagic_cli import backends
-from imagic_cli.artifacts import Embeddings, Progress, Weights
+from imagic_cli.artifacts import Embeddings, Weights
 from imagic_cli.backends.source import find
 from imagic_cli.config import ModelSource
+from imagic_cli.container import verify
 from imagic_cli.noise import Stream
 from imagic_cli.precision import Precision, pick_device, pick_dtype
 from imagic_cli.stages.objective import denoising_loss, draw
@@ -83,7 +84,7 @@ def test_every_stage_runs_in_half_precision_and_keeps_fp32_masters(
 def test_fp16_scales_its_loss_and_the_scale_is_part_of_the_progress(photo: Path, models: Path) -> None:
     flags = ["--model", models / "sd", "--run", "run", "--dtype", "fp16", "--steps", 6, "--checkpoint-every", 3]
     stopped(4, "optimize", photo, TEXT, *flags)
-    stamp = Progress.load(Path("run/.progress/optimize.safetensors")).stamp
+    stamp = verify(Path("run/.progress/optimize.safetensors"), "progress")
     assert stamp.extra["step"] == 3
     assert stamp.extra["scaler"]["scale"] > 1
     done("optimize", photo, TEXT, *flags)

@@ -95,10 +95,11 @@ def test_what_was_restored_goes_on_bit_for_bit() -> None:
     trained(first, before, range(3))
     after = Updates(list(second.parameters()), make)
     # As from a file: moments come back contiguous, whatever order their leaves lie in.
-    states = {
-        new: {name: torch.as_tensor(value).contiguous().clone() for name, value in before.state(old).items()}
+    states = [
+        (new, name, value.contiguous())
         for old, new in zip(first.parameters(), second.parameters(), strict=True)
-    }
+        for name, value in before.state(old).items()
+    ]
     second.load_state_dict(first.state_dict())
     after.restore(states)
     assert all(map(torch.equal, trained(second, after, range(3, 6)), wanted))
