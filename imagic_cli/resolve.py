@@ -182,7 +182,8 @@ def _recipe(record: Record, level: str, method: Method | None) -> FinetuneSettin
     recorded = record.recipe(level)
     if method in {None, recorded.method}:
         return recorded
-    usual = _usual_recipe(presets.load_preset(record.preset), level) if record.preset else FinetuneSettings()
+    name = record.preset or backends.USUAL_PRESETS.get(record.family)
+    usual = _usual_recipe(presets.load_preset(name), level) if name else FinetuneSettings()
     if usual.method != method:
         usual = FinetuneSettings.model_validate({"method": method})
     own = {name: getattr(usual, name) for name in ("method", "rank", "learning_rate")}

@@ -15,6 +15,7 @@ from test_oracle import Reference, adam, double, logged, optimized
 from imagic_cli.artifacts import Embeddings, Weights
 from imagic_cli.config import FinetuneSettings
 from imagic_cli.noise import Stream
+from imagic_cli.presets import load_preset
 from imagic_cli.tuning import changes, initialise, leaves
 
 FAMILIES = ["sd", "sdv", "sdxl"]
@@ -128,6 +129,17 @@ def test_each_method_has_its_own_rate_unless_one_is_typed(photo: Path, models: P
         found = recorded()
         assert (found["method"], found["rank"], found["learning_rate"]) == wanted
         assert imagic("check", "run").code == 0
+
+
+def test_back_at_full_fine_tuning_a_cascade_has_the_rates_of_its_family(photo: Path, models: Path) -> None:
+    optimized(photo, models / "cascade")
+    before = recorded()
+    done("finetune", "--run", "run", "--steps", 1, "--method", "kv")
+    plan, *_costs = done("finetune", "--run", "run", "--method", "full", "--dry-run", "--json").lines
+    record, usual = json.loads(plan)["record"], load_preset("if")
+    assert record["preset"] == ""
+    assert record["finetune"]["learning_rate"] == before["learning_rate"] == usual.finetune.learning_rate
+    assert record["above"]["sr16-32"]["learning_rate"] == usual.super_resolution.learning_rate
 
 
 def test_full_fine_tuning_keeps_the_key_that_it_had_before_there_was_a_method() -> None:
