@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from imagic_cli import files
 from imagic_cli.artifacts import Loaded, Weights
 from imagic_cli.container import packed
-from imagic_cli.errors import ArtifactError, UsageError
+from imagic_cli.errors import ArtifactError
+from imagic_cli.outputs import check_free
 from imagic_cli.record import Record
 from imagic_cli.run import Run
 from imagic_cli.stamps import canonical
@@ -39,9 +40,8 @@ def export_lora(run: Run, file: Path, force: bool) -> list[Path]:
     loras = _loras(run, record)
     paths = {level: file if len(loras) == 1 else file.with_stem(f"{file.stem}-{level}") for level in loras}
     contents = {path: _content(loras[level], level, record) for level, path in paths.items()}
-    for path, content in contents.items():
-        if path.exists() and not force and path.read_bytes() != content:
-            raise UsageError(f"{path} is another file", "--force replaces it")
+    for path in contents:
+        check_free(path, lambda path: path.read_bytes() == contents[path], force)
     for path, content in contents.items():
         files.commit_bytes(path, content)
     return list(contents)

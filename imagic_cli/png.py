@@ -45,7 +45,7 @@ def save(path: Path, image: Image.Image, parameters: str, record: Mapping[str, o
     texts = PngInfo()
     # Arguments that are no valid UTF-8 reach Python as lone surrogates.
     texts.add_text("parameters", parameters.encode("utf-8", "replace").decode())
-    texts.add_text(_KEY, json.dumps(dict(record), sort_keys=True, separators=(",", ":"), allow_nan=False))
+    sign(texts, record)
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as stream:
@@ -54,6 +54,20 @@ def save(path: Path, image: Image.Image, parameters: str, record: Mapping[str, o
     # The record first: where the picture is, its record is.
     files.commit_bytes(sidecar, _beside(record, plain))
     files.commit(path, write)
+
+
+def sign(texts: PngInfo, record: Mapping[str, object]) -> None:
+    """Add what made a picture to its texts; `is_ours` knows it by this."""
+    texts.add_text(_KEY, json.dumps(dict(record), sort_keys=True, separators=(",", ":"), allow_nan=False))
+
+
+def is_ours(path: Path) -> bool:
+    """Whether this tool made the picture, as its record says."""
+    try:
+        read_record(path)
+    except ArtifactError:
+        return False
+    return True
 
 
 def a1111(

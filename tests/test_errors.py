@@ -35,6 +35,7 @@ def place(shared: Path, tmp_path: Path) -> Path:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "mine").write_text("mine")
     (tmp_path / "page.jpg").write_text("<html></html>")
+    (tmp_path / "page.html").write_text("<html></html>")
     (tmp_path / "model.ckpt").write_bytes(b"\x80\x04.")
     (tmp_path / "stub.safetensors").write_bytes(b"")
     return tmp_path
@@ -120,6 +121,9 @@ TYPED_WRONGLY: list[tuple[int, list[str], str]] = [
     (2, ["generate", "--run", "run", "-o", "nowhere/picture.png"], "nowhere/picture.png"),
     (2, ["generate", "--run", "run", "-o", "folder.png/x.png"], "folder.png"),
     (2, ["generate", "--run", "run", "-o", "a.png", "--seeds", "2"], "takes one image"),
+    (2, ["generate", "--run", "run", "-o", "text.png"], "text.png is another file; --force replaces it"),
+    (2, ["generate", "--run", "run", "-o", "run/image.png", "--force"], "inside the run"),
+    (2, ["generate", "--run", "run", "-o", "run/new.png"], "inside the run"),
     (2, ["edit", "bird.png"], "no text"),
     (2, ["edit", "bird.png", TEXT, "--model", "sd", "--optimize-steps", "-1"], "imagic: --optimize-steps -1"),
     (2, ["edit", "bird.png", TEXT, "--model", "sd", "--finetune-steps", "0"], "imagic: --finetune-steps 0"),
@@ -137,6 +141,8 @@ TYPED_WRONGLY: list[tuple[int, list[str], str]] = [
     (2, ["scene", "a bird", "bird.jpg"], "must end in .png"),
     (2, ["scene", "a bird", "nowhere/bird.png"], "nowhere/bird.png"),
     (2, ["scene", "a bird", "bird.png", "--seed", "-1"], "--seed"),
+    (2, ["scene", "a bird", "bird.png"], "bird.png is another file; remove it first"),
+    (2, ["report", "run", "--out", "page.html"], "page.html is another file; remove it first"),
     (2, ["sweep", "run", "--seed", "8:0"], "imagic: --seed 8:0"),
     (2, ["sweep", "run", "--seed", "9" * 5000], "is no seed or range of seeds"),
     (2, ["sweep", "run", "--seed", f"0:{'9' * 5000}"], "is no seed or range of seeds"),
@@ -167,6 +173,10 @@ TYPED_WRONGLY: list[tuple[int, list[str], str]] = [
     (2, ["bench", "sketchbook", "--finetune-lr", "inf"], "imagic: --finetune-lr inf"),
 ]
 NEEDS_THE_LIBRARIES: list[tuple[int, list[str], str]] = [
+    (2, ["generate", "--run", "run", "-o", "bird.png", "--force"], "bird.png is the photograph"),
+    (2, ["edit", "bird.png", TEXT, "--model", "sd", "-o", "bird.png", "--force"], "bird.png is the photograph"),
+    (2, ["edit", "bird.png", TEXT, "--model", "sd", "-o", "text.png"], "text.png is another file"),
+    (2, ["edit", "bird.png", TEXT, "--model", "sd", "--run", "run", "-o", "run/x.png"], "inside the run"),
     (2, ["optimize", "bird.png", TEXT, "--model", "sd", "--size", "33"], "--size 33 is not a multiple of 16"),
     (2, ["optimize", "bird.png", TEXT, "--model", "sd", "--device", "cuda:9"], "no device 'cuda:9'"),
     (2, ["optimize", "bird.png", TEXT, "--model", "sd", "--device", "mps"], "no device 'mps'"),

@@ -13,6 +13,7 @@ import toys
 from drive import done, imagic
 from PIL import Image
 
+from imagic_cli import png
 from imagic_cli.artifacts import Samples, Weights
 from imagic_cli.backends.schedulers import sampler
 from imagic_cli.errors import UsageError
@@ -208,6 +209,30 @@ def test_an_image_says_how_it_was_made(run: Path) -> None:
 def test_output_copies_the_one_image(run: Path) -> None:
     done("generate", "--run", run, "-o", "out.png")
     assert Path("out.png").read_bytes() == (run / "images/eta-0.700_seed-0000.png").read_bytes()
+
+
+def test_output_replaces_an_earlier_picture_and_no_other_file(run: Path) -> None:
+    done("generate", "--run", run, "-o", "out.png")
+    done("generate", "--run", run, "-o", "out.png", "--seed", 1)
+    copied = Path("out.png").read_bytes()
+    assert copied == (run / "images/eta-0.700_seed-0001.png").read_bytes()
+    Image.new("RGB", (8, 8)).save("mine.png")
+    before = Path("mine.png").read_bytes()
+    refused = imagic("generate", "--run", run, "-o", "mine.png", "--seed", 2)
+    assert (refused.code, Path("mine.png").read_bytes()) == (2, before)
+    assert not (run / "images/eta-0.700_seed-0002.png").exists()
+    done("generate", "--run", run, "-o", "mine.png", "--force", "--seed", 2)
+    assert Path("mine.png").read_bytes() == (run / "images/eta-0.700_seed-0002.png").read_bytes()
+
+
+def test_output_never_replaces_the_photograph(run: Path) -> None:
+    toys.picture(48).save("bird.png")
+    png.save(Path("drawn.png"), toys.picture(48), "", {"scene": "a bird"})
+    for place, flags in (("bird.png", ["--force"]), ("drawn.png", []), ("drawn.png", ["--force"])):
+        before = Path(place).read_bytes()
+        refused = imagic("generate", "--run", run, "-o", place, *flags)
+        assert (refused.code, f"{place} is the photograph" in refused.err) == (2, True), refused.err
+        assert Path(place).read_bytes() == before
 
 
 def test_json_lines_tell_all_on_stdout(run: Path) -> None:

@@ -151,7 +151,9 @@ def test_output_replaces_a_link_and_leaves_what_it_led_to(run: Path) -> None:
     for name, make in (("soft.png", Path.symlink_to), ("hard.png", Path.hardlink_to)):
         place = run.parent / name
         make(place, bait)
-        done("generate", "--run", run, "-o", place)
+        refused = imagic("generate", "--run", run, "-o", place)
+        assert (refused.code, f"{name} is another file" in refused.err) == (2, True)
+        done("generate", "--run", run, "-o", place, "--force")
         assert place.read_bytes() == (run / "images" / f"{IMAGE}.png").read_bytes()
         assert not place.is_symlink()
     assert bait.read_bytes() == BAIT

@@ -173,6 +173,14 @@ def test_a_command_holds_no_flag_that_would_be_refused(full: Path, tmp_path: Pat
     assert "--fit keep" in page and "--center" not in page
 
 
+def test_a_page_elsewhere_replaces_a_page_and_no_other_file(full: Path) -> None:
+    for _again in range(2):
+        done("report", full, "--out", "page.html")
+    Path("page.html").write_text("<title>mine</title>")
+    refused = imagic("report", full, "--out", "page.html")
+    assert (refused.code, Path("page.html").read_text()) == (2, "<title>mine</title>")
+
+
 @pytest.mark.parametrize(
     ("code", "typed", "part"),
     [

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drive import done
+from drive import done, imagic
 from PIL import Image
 
 from imagic_cli.sketchbook.captions import parse
@@ -218,3 +218,8 @@ def test_the_command_draws_the_scene_that_the_words_say(elsewhere: Path) -> None
     done("scene", "a red bird on grass", "bird.png", "--seed", "4")
     with Image.open("bird.png") as image:
         assert image.tobytes() == Scene.from_text("a red bird on grass", 4).draw().tobytes()
+    before = Path("bird.png").read_bytes()
+    done("scene", "a blue bird on grass", "bird.png", "--seed", "4")
+    assert Path("bird.png").read_bytes() != before
+    Scene.from_text("a red bird on grass", 4).draw().save("bird.png")
+    assert "bird.png is another file" in imagic("scene", "a red bird on grass", "bird.png").err

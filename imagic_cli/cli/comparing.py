@@ -63,7 +63,7 @@ def ablate(
     debug: o.DebugOption = False,
 ) -> None:
     """Ablations as figures: without and with stage B, stages A of other lengths, or a cascade's super-resolution."""
-    items = checks.items(eta, seed, 1, None)
+    items = checks.items(eta, seed, 1)
     counts = checks.lengths(stage, lengths, clip)
     how = checks.how(device=device, batch_size=batch_size)
     with Report(quiet, json) as report:

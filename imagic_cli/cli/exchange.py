@@ -22,15 +22,23 @@ def scene(
     """Draw an input picture for the demo model, such as "a red bird on grass"; the seed decides what is not said."""
     with Report(False, json) as report:
         checks.check_output(output)
+        from PIL.PngImagePlugin import PngInfo
+
+        from imagic_cli import png
+        from imagic_cli.outputs import check_free
         from imagic_cli.sketchbook.scenes import Scene
 
         try:
             drawn = Scene.from_text(text, seed).draw()
         except ValueError as error:
             raise UsageError(str(error)) from error
+        check_free(output, png.is_ours, hint="remove it first, or name another")
+
+        texts = PngInfo()
+        png.sign(texts, {"scene": text, "seed": seed})
 
         def save(temporary: Path) -> None:
-            drawn.save(temporary, format="PNG")
+            drawn.save(temporary, format="PNG", pnginfo=texts)
 
         files.commit(output, save)
         report.result(output, "image")
@@ -47,9 +55,10 @@ def export(
     with Report(False, json) as report:
         chosen = existing_run(run, report)
         checks.check_output(lora, ".safetensors", "--lora")
-        if lora.resolve().is_relative_to(chosen.path.resolve()):
-            raise UsageError(f"--lora {lora} is inside the run", "name a file elsewhere")
         from imagic_cli.export import export_lora
+        from imagic_cli.outputs import check_outside
+
+        check_outside(lora, chosen.path, "--lora")
 
         for path in export_lora(chosen, lora, force):
             report.result(path, "lora")

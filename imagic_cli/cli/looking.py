@@ -69,7 +69,11 @@ def report(
         chosen = existing_run(run, report)
         if output is not None:
             checks.check_output(output, ".html")
-        from imagic_cli.pages.run_page import page
+        from imagic_cli.outputs import check_free
+        from imagic_cli.pages.run_page import is_ours, page
+
+        if output is not None:
+            check_free(output, is_ours, hint="remove it first, or name another")
 
         target = output or chosen.path / "report.html"
         files.commit_bytes(target, page(chosen, target).encode("utf-8", "replace"))

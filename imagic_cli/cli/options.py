@@ -221,7 +221,13 @@ BatchSizeOption = Annotated[
     int | None, typer.Option("--batch-size", help="Images denoised together.", rich_help_panel=_HOW)
 ]
 OutOption = Annotated[
-    Path | None, typer.Option("-o", "--output", help="Also copy the one image to this .png file.", show_default=False)
+    Path | None,
+    typer.Option(
+        "-o",
+        "--output",
+        help="Also copy the one image to this .png file; without --force no other program's is replaced.",
+        show_default=False,
+    ),
 ]
 LoraOption = Annotated[
     Path, typer.Option("--lora", metavar="FILE", help="The .safetensors file to write.", show_default=False)

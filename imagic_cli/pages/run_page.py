@@ -65,6 +65,15 @@ def page(run: Run, target: Path) -> str:
     )
 
 
+def is_ours(path: Path) -> bool:
+    """Whether a file is one of this tool's pages, as its title says."""
+    try:
+        with path.open("rb") as stream:
+            return " · imagic</title>".encode() in stream.read(65536)
+    except OSError:
+        return False
+
+
 def _album(run: Run, record: Record, found: Series, target: Path, share: int) -> dict[str, Any]:
     made = next((each.record for each in found.pictures.values()), {})
     cells = {
