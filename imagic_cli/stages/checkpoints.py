@@ -29,7 +29,7 @@ _SHARE = 20
 _SECONDS = 30.0
 # Where a copy of all that is kept lies in other memory than the training, it is written while the steps go on.
 _ASIDE = ("cuda",)
-_LAST_IS_KEPT = "the last good progress is kept"
+_LAST_IS_KEPT = "what was saved last is kept; try a lower --lr or --dtype fp32"
 
 
 class Checkpoints:
