@@ -43,14 +43,21 @@ def write(path: Path, stamp: Stamp, tensors: Mapping[str, Tensor]) -> str:
     header = {_HEADER: canonical(stamp.fields() | {"digest": digest})}
 
     def save(temporary: Path) -> None:
-        try:
+        with os_errors():
             save_file(plain, temporary, metadata=header)
-        except SafetensorError as error:
-            number = re.search(r"os error (\d+)", str(error))
-            raise OSError(int(number.group(1)) if number else 0, str(error)) from error
 
     files.commit(path, save)
     return digest
+
+
+@contextlib.contextmanager
+def os_errors() -> Iterator[None]:
+    """Tell what the disk refused to safetensors as the `OSError` that it was."""
+    try:
+        yield
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(number.group(1)) if number else 0, str(error)) from error
 
 
 def packed(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> bytes:

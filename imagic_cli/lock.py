@@ -40,6 +40,22 @@ def held(lock_file: Path) -> Iterator[None]:
         lock.release()
 
 
+@contextlib.contextmanager
+def in_turn(lock_file: Path) -> Iterator[None]:
+    """Wait until no other process is in here.
+
+    Raises:
+        DiskError: the disk refused the lock.
+    """
+    lock = FileLock(lock_file)
+    with files.disk_errors(lock_file):
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def changed_meanwhile(run: Path) -> LockedError:
     """The error for a run that another process held, and changed, since it was read."""
     return LockedError(f"another process changed {run} while this one began", "run the command again")

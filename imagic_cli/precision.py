@@ -88,13 +88,20 @@ def environment(device: torch.device) -> dict[str, str]:
     return {"torch": torch.__version__, "threads": str(torch.get_num_threads()), "device": device.type}
 
 
+def is_short(error: BaseException) -> bool:
+    """Whether it says that memory could not be had."""
+    # On the CPU torch raises a plain RuntimeError.
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(part in str(error) for part in _SHORT)
+    )
+
+
 @contextlib.contextmanager
 def memory_errors(saving: str) -> Iterator[None]:
     """Tell an allocation failure as a `MemoryShortError` that names the options in `saving`."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        # On the CPU torch raises a plain RuntimeError.
-        if isinstance(error, RuntimeError) and not any(part in str(error) for part in _SHORT):
+        if not is_short(error):
             raise
         raise MemoryShortError("out of memory", f"progress is kept; try {saving}") from error

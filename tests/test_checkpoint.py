@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import pickle  # noqa: TID251 - to plant one
 import shutil
 from pathlib import Path
 
 import original
 import pytest
+from diffusers import StableDiffusionPipeline
 from drive import done
 from refusals import Planted, edit_json, optimize, pixels, refused
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 
@@ -59,3 +62,55 @@ def test_a_checkpoint_that_is_not_whole_is_refused(prefix: str, photo: Path, mod
     del tensors[max(name for name in tensors if name.startswith(prefix))]
     save_file(tensors, one)
     refused(optimize(photo, one, "--config", models / "sd"), "one.safetensors is not a checkpoint for these configs")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where nothing was converted yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "imagic" / "checkpoints"
+
+
+FULL = "Error while serializing: I/O error: No space left on device (os error 28)"
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "code", "part"),
+    [
+        ("save_pretrained", OSError(errno.ENOSPC, "No space left on device"), 6, "No space left on device; free some"),
+        ("save_pretrained", SafetensorError(FULL), 6, "os error 28"),
+        ("save_pretrained", MemoryError(), 8, "out of memory while one.safetensors"),
+        ("from_single_file", MemoryError(), 8, "out of memory while one.safetensors"),
+        ("from_single_file", RuntimeError("DefaultCPUAllocator: can't allocate memory"), 8, "out of memory"),
+        ("from_single_file", RuntimeError("size mismatch"), 9, "one.safetensors is not a checkpoint for these configs"),
+    ],
+)
+def test_what_the_machine_lacks_is_not_blamed_on_the_file(
+    call: str,
+    error: Exception,
+    code: int,
+    part: str,
+    photo: Path,
+    models: Path,
+    tmp_path: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = original.checkpoint(models / "sd", tmp_path / "one.safetensors")
+
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(StableDiffusionPipeline, call, refuse)
+    result = optimize(photo, one, "--config", models / "sd")
+    assert (result.code, part in result.err) == (code, True), result.err
+    assert len(result.err.splitlines()) <= 3
+    assert [path.name for path in cache.iterdir()] == [".lock"]
+
+
+def test_what_a_killed_conversion_left_is_removed(photo: Path, models: Path, tmp_path: Path, cache: Path) -> None:
+    one = original.checkpoint(models / "sd", tmp_path / "one.safetensors")
+    (cache / ".converting-x" / "model").mkdir(parents=True)
+    assert optimize(photo, one, "--config", models / "sd").code == 0
+    (folder,) = (path for path in cache.iterdir() if path.name != ".lock")
+    assert (folder / "model_index.json").is_file()

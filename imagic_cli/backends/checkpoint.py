@@ -9,10 +9,18 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from imagic_cli import files
 from imagic_cli.backends import hub, quiet_libraries
 from imagic_cli.backends.digests import cache_folder, file_digest
 from imagic_cli.config import ModelSource
-from imagic_cli.errors import ModelError
+from imagic_cli.container import os_errors
+from imagic_cli.errors import MemoryShortError, ModelError
+from imagic_cli.lock import in_turn
+from imagic_cli.precision import is_short
+
+_UNDER_WAY = ".converting-"
 
 
 def convert(path: Path, source: ModelSource) -> Path:
@@ -20,26 +28,58 @@ def convert(path: Path, source: ModelSource) -> Path:
 
     Raises:
         ModelError: it is no checkpoint of a supported family, or its configs and tokenizer cannot be had.
+        DiskError: there is no place for the folder.
+        MemoryShortError: the memory does not hold the model.
     """
     given = Path(source.config).expanduser() if source.config else None
     folder = cache_folder() / "checkpoints" / _name(path, given)
-    if (folder / "model_index.json").is_file():
-        return folder
-    quiet_libraries()
-    config = given or _configs(path)
-    pipeline_class = _family(config)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Converted beside its place and renamed, so that a half-written folder is never taken for a whole one.
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converting-") as temporary:
-        try:
-            pipeline = pipeline_class.from_single_file(str(path), config=str(config), local_files_only=True)
-            pipeline.save_pretrained(Path(temporary) / "model", safe_serialization=True)
-        except Exception as error:  # Libraries meet damage with errors of every class.
-            reason = [*str(error).strip().splitlines(), type(error).__name__][0]
-            raise ModelError(f"{path.name} is not a checkpoint for these configs: {reason}") from error
-        if not folder.exists():
-            shutil.move(Path(temporary) / "model", folder)
+    if not _is_whole(folder):
+        quiet_libraries()
+        config = given or _configs(path)
+        pipeline_class = _family(config)
+        with files.disk_errors(folder.parent):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        with in_turn(folder.parent / ".lock"):
+            # Another process may have done it meanwhile.
+            if not _is_whole(folder):
+                _convert(path, config, pipeline_class, folder)
     return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    return (folder / "model_index.json").is_file()
+
+
+def _convert(path: Path, config: Path, pipeline_class: Any, folder: Path) -> None:
+    # A killed process left it there: this one holds the lock.
+    for left in folder.parent.glob(f"{_UNDER_WAY}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    try:
+        # Converted beside its place and renamed, so that a half-written folder is never taken for a whole one.
+        with files.disk_errors(folder), tempfile.TemporaryDirectory(dir=folder.parent, prefix=_UNDER_WAY) as temporary:
+            pipeline = _opened(path, config, pipeline_class)
+            with os_errors():
+                pipeline.save_pretrained(Path(temporary) / "model", safe_serialization=True)
+            shutil.move(Path(temporary) / "model", folder)
+    except (MemoryError, RuntimeError) as error:
+        if not is_short(error):
+            raise
+        raise MemoryShortError(f"out of memory while {path.name} is converted", "it is converted once") from error
+
+
+def _opened(path: Path, config: Path, pipeline_class: Any) -> Any:
+    try:
+        pipeline = pipeline_class.from_single_file(str(path), config=str(config), local_files_only=True)
+        for name, part in pipeline.components.items():
+            # What the library found no tensor for has a shape and no content.
+            if isinstance(part, torch.nn.Module) and any(each.is_meta for each in part.parameters()):
+                raise ValueError(f"tensors of {name} are missing")
+        return pipeline
+    except Exception as error:  # Libraries meet damage with errors of every class.
+        if is_short(error):
+            raise
+        reason = [*str(error).strip().splitlines(), type(error).__name__][0]
+        raise ModelError(f"{path.name} is not a checkpoint for these configs: {reason}") from error
 
 
 def _name(path: Path, config: Path | None) -> str:
