@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -75,6 +76,7 @@ def read(path: Path, kind: str) -> tuple[Stamp, dict[str, Tensor], str]:
 
     Raises:
         ArtifactError: it is missing, corrupt, of another kind, or of another schema version.
+        DiskError: it may not be read.
     """
     while True:
         before = _opened(path)
@@ -101,7 +103,7 @@ def verify(path: Path, kind: str) -> Stamp:
     """The stamp of an artifact of which every bit is as it was written; a part of it at a time is in memory.
 
     Raises:
-        ArtifactError: as `read`.
+        ImagicError: as `read`.
     """
     _check_file(path)
     with _corruption(path):
@@ -136,7 +138,7 @@ def peek(path: Path, kind: str) -> tuple[Stamp, str]:
     """The stamp and recorded digest of an artifact, without reading (or verifying) its tensors.
 
     Raises:
-        ArtifactError: as `read`.
+        ImagicError: as `read`.
     """
     _check_file(path)
     with _corruption(path), safe_open(path, framework="np") as file:
@@ -160,6 +162,9 @@ def _opened(path: Path) -> tuple[int, int] | None:
 def _check_file(path: Path) -> None:
     if not path.is_file() or path.is_symlink():
         raise ArtifactError(f"{path} is missing")
+    # safetensors says of every file that it cannot open that there is none.
+    if not os.access(path, os.R_OK):
+        raise files.unreadable(path)
 
 
 def _header(metadata: Mapping[str, str], path: Path, kind: str) -> tuple[Stamp, str]:
@@ -186,7 +191,7 @@ def _corruption(path: Path) -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
-        raise ArtifactError(f"{path} cannot be read: {error.strerror}") from error
+        raise files.unreadable(path) from error
     except (SafetensorError, ValueError, TypeError, LookupError, AttributeError, RecursionError, OSError) as error:
         raise corrupt(path) from error
 

@@ -59,6 +59,11 @@ def commit_bytes(path: Path, content: bytes) -> None:
     commit(path, write)
 
 
+def unreadable(path: Path) -> DiskError:
+    """The error for a file that is there but may not be read: that says nothing about its content."""
+    return DiskError(f"{path} cannot be read: permission denied", "mend its permissions")
+
+
 def ensure_space(folder: Path, needed: int) -> None:
     """Check before a long run that its results will fit.
 

@@ -120,6 +120,7 @@ def read_record(path: Path) -> Record:
 
     Raises:
         ArtifactError: there is none, or it is not as it was written.
+        DiskError: it may not be read.
     """
     if not path.is_file():
         raise ArtifactError(f"no run in {path.parent}", "start one with: imagic optimize IMAGE TEXT")
@@ -133,6 +134,8 @@ def read_record(path: Path) -> Record:
         if content["version"] != SCHEMA:
             raise ArtifactError(f"{path} has layout version {content['version']}, not {SCHEMA}")
         return Record.model_validate(content)
+    except PermissionError as error:
+        raise files.unreadable(path) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError, ValidationError) as error:
         raise ArtifactError(f"{path} is corrupt", "restore it, or begin anew in another --run") from error
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -92,3 +94,25 @@ def test_a_stub_is_no_artifact(size: int, tmp_path: Path) -> None:
     for look in (peek, read):
         with pytest.raises(ArtifactError, match="corrupt"):
             look(path, "weights")
+
+
+@pytest.mark.parametrize("kind", ["embeddings", "weights", "samples", "run.json"])
+def test_what_may_not_be_read_is_not_called_corrupt(
+    kind: str, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = specimen.copy(specimen.make(shared), tmp_path / "run")
+    path = specimen.place(run, kind)
+    access, content = os.access, Path.read_bytes
+
+    def read_bytes(each: Path) -> bytes:
+        if each == path:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return content(each)
+
+    # Root may read everything.
+    monkeypatch.setattr(os, "access", lambda each, mode: each != path and access(each, mode))
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    for command in (["check", run], ["status", run], ["generate", "--run", run]):
+        result = imagic(*command)
+        assert (result.code, f"{path} cannot be read: permission denied; mend" in result.err) == (6, True), result.err
+        assert "corrupt" not in result.err
