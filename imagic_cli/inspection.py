@@ -1,21 +1,21 @@
-"""Look at a run without working on it: what is done, what is stale, what is damaged, what can go."""
+"""Look at a run without working on it: what is done, what is stale, what can go."""
 
 from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from pydantic import ValidationError
 
-from imagic_cli import files, png
+from imagic_cli import files
 from imagic_cli.config import SamplingSettings
-from imagic_cli.container import corrupt, peek, read
-from imagic_cli.errors import ArtifactError, ImagicError, InputError
-from imagic_cli.names import BASE, part, picture_name, typed, variant_name
+from imagic_cli.container import corrupt, peek
+from imagic_cli.errors import ArtifactError
+from imagic_cli.names import BASE, part, typed
 from imagic_cli.record import Record
 from imagic_cli.run import Run
 from imagic_cli.stamps import Stamp
@@ -62,7 +62,7 @@ def states(run: Run, record: Record | None = None) -> list[State]:
         wanted = record.finetune_stamp(digest, level)
         state, digests[level] = _trained(run, "finetune", level, run.weights_file(level), wanted)
         tuned[level] = _after(state, first) if "embeddings" in wanted.inputs else state
-    sampled = [_sampled(run, record, variant, digest, digests, first, tuned) for variant in _variants(run)]
+    sampled = [_sampled(run, record, variant, digest, digests, first, tuned) for variant in variants(run)]
     return [first, *tuned.values(), *sampled]
 
 
@@ -75,25 +75,6 @@ def suggestion(found: list[State], run: Run) -> str:
         if state.condition != "done" and not (state.stage == "generate" and state.condition == "missing" and sampled):
             return f"imagic {state.command} --run {place}"
     return f"imagic generate --eta 0.6:0.8:0.05 --seeds 8 --run {place}"
-
-
-def problems(run: Run) -> list[str]:
-    """What is not as it was written: every artifact, image and record read whole, and every link between them.
-
-    Raises:
-        ArtifactError: there is no readable run.json to check against.
-    """
-    record = run.read_record()
-    found = [str(problem) for problem in _artifact_problems(run, record)]
-    stale = [state for state in states(run) if state.condition == "stale"]
-    found += [
-        f"{state.path} is stale ({state.detail})"
-        for state in stale
-        if not any(problem.startswith(f"{state.path} is stale") for problem in found)
-    ]
-    for variant in _variants(run):
-        found += [str(problem) for problem in _image_problems(run, record, variant)]
-    return found
 
 
 def clean(run: Run) -> list[Path]:
@@ -171,7 +152,7 @@ def _sampled(
         return State(name, "missing", "", size, path, "generate")
     try:
         stamp, _digest = peek(path, "samples")
-        sampling = _sampling(path, stamp) if variant else record.generate
+        sampling = sampling_of(path, stamp) if variant else record.generate
     except ArtifactError as error:
         return State(name, "damaged", str(error), size, path, again)
     used = [] if sampling.pretrained else record.levels(sampling.size)
@@ -186,7 +167,12 @@ def _sampled(
     return State(name, condition, ", ".join(changed) or f"{len(images)} images", size, path, again)
 
 
-def _sampling(path: Path, stamp: Stamp) -> SamplingSettings:
+def sampling_of(path: Path, stamp: Stamp) -> SamplingSettings:
+    """How the samples at `path`, with this stamp, were sampled.
+
+    Raises:
+        ArtifactError: its settings are none.
+    """
     settings = {name: value for name, value in stamp.settings.items() if name not in {"width", "height"}}
     try:
         return SamplingSettings.model_validate(settings)
@@ -194,82 +180,6 @@ def _sampling(path: Path, stamp: Stamp) -> SamplingSettings:
         raise corrupt(path) from error
 
 
-def _variants(run: Run) -> list[str]:
+def variants(run: Run) -> list[str]:
+    """The ways of sampling that a run has a folder of: its own, which is '', and then every other."""
     return ["", *sorted(path.name for path in (run.path / "variants").glob("*") if path.is_dir())]
-
-
-def _artifact_problems(run: Run, record: Record) -> Iterator[ImagicError]:
-    yield from _failures(run.read_image)
-    embeddings = _digest_of(run.embeddings_file, "embeddings")
-    wanted = {"optimize": (run.embeddings_file, record.optimize_stamp())}
-    for level in record.levels():
-        wanted[part("finetune", level)] = run.weights_file(level), record.finetune_stamp(embeddings, level)
-    for path, stamp in wanted.values():
-        if path.exists():
-            yield from _failures(_verify_work, path, stamp.kind, stamp)
-    for path in sorted((run.path / ".progress").glob("*.safetensors")):
-        _path, stamp = wanted.get(path.stem, wanted["optimize"])
-        yield from _failures(_verify_work, path, "progress", stamp)
-    for path in sorted((run.path / "texts").glob("*.safetensors")):
-        yield from _failures(_verify_text, run, record, path)
-    for variant in _variants(run):
-        path = run.sample_folder(variant) / "samples.safetensors"
-        if path.exists():
-            yield from _failures(_verify_samples, record, variant, path)
-
-
-def _image_problems(run: Run, record: Record, variant: str) -> Iterator[ImagicError]:
-    folder = run.sample_folder(variant)
-    try:
-        key = peek(folder / "samples.safetensors", "samples")[0].key
-    except ArtifactError:
-        # Told already, or the images of a call that was killed before it saved its samples.
-        key = None
-    for path in sorted((folder / "images").glob("eta-*.png")):
-        yield from _failures(_verify_image, path, key)
-    sheet = folder / "images" / "sheet.png"
-    if sheet.exists():
-        yield from _failures(png.check_whole, sheet)
-
-
-def _digest_of(path: Path, kind: str) -> str:
-    try:
-        return peek(path, kind)[1]
-    except ArtifactError:
-        return ""
-
-
-def _verify_work(path: Path, kind: str, wanted: Stamp) -> None:
-    stamp, _tensors, _digest = read(path, kind)
-    if stamp.key != wanted.key:
-        changed = ", ".join(stamp.differences(wanted)) or f"it is of {stamp.stage}"
-        raise ArtifactError(f"{path} is stale ({changed})", f"run imagic {wanted.stage} --force")
-
-
-def _verify_text(run: Run, record: Record, path: Path) -> None:
-    stamp, _tensors, _digest = read(path, "text")
-    text = str(stamp.settings.get("text"))
-    wanted = Stamp("text", "generate", {"text": text}, {"model": record.identity})
-    if stamp.key != wanted.key or path != run.text_file(text):
-        raise ArtifactError(f"{path} is the embedding of another text or model", "imagic clean removes it")
-
-
-def _verify_samples(record: Record, variant: str, path: Path) -> None:
-    stamp, _tensors, _digest = read(path, "samples")
-    if variant and variant_name(record.generate, _sampling(path, stamp)) != variant:
-        raise ArtifactError(f"{path} was sampled in another way than its folder says", "move it back, or remove both")
-
-
-def _verify_image(path: Path, key: str | None) -> None:
-    record = png.verify(path)
-    seed = record.get("seed")
-    name = picture_name(str(record.get("eta")), seed) if isinstance(seed, int) else ""
-    if path.name != name or (key is not None and record.get("key") != key):
-        raise ArtifactError(f"{path} is not the image that its name and place say", "remove it and generate again")
-
-
-def _failures(look: Callable[..., object], *arguments: object) -> Iterator[ImagicError]:
-    try:
-        look(*arguments)
-    except (ArtifactError, InputError) as error:
-        yield error

@@ -17,8 +17,9 @@ from reliability import Outcome, ReportProgress, spread
 from imagic_cli import png
 from imagic_cli.container import peek, read
 from imagic_cli.errors import ArtifactError
-from imagic_cli.inspection import problems, states
+from imagic_cli.inspection import states
 from imagic_cli.run import Run
+from imagic_cli.verification import problems
 
 _BATCH = 500
 # A prime, so that the kinds take turns.

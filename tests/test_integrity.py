@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import specimen
+import toys
 from drive import digests, done, imagic
 from reliability_integrity import bit_flips, damaged, headers
 
+from imagic_cli import png
 from imagic_cli.container import peek, read
 from imagic_cli.errors import ArtifactError
 
@@ -74,7 +76,31 @@ def test_a_damaged_image_is_drawn_again_from_its_sample(kind: str, position: int
 
 
 def test_a_whole_run_is_said_to_be_whole(shared: Path) -> None:
-    assert "every file is as it was written" in done("check", specimen.make(shared)).err
+    assert "every file with a checksum is as it was written" in done("check", specimen.make(shared)).err
+
+
+PLACES = [
+    "baselines/sdedit/strength-0.500_seed-0000.png",
+    "ablations/optimize.png",
+    "ablations/optimize-00003/weights.safetensors",
+    "ablations/optimize-00003/run.json",
+]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_flipped_bit_beside_the_edit_itself_is_seen(place: str, shared: Path, tmp_path: Path) -> None:
+    whole = specimen.make(shared)
+    run = specimen.copy(whole, tmp_path / "run")
+    specimen.copy(whole, run / "ablations" / "optimize-00003")
+    (run / "baselines" / "sdedit").mkdir(parents=True)
+    png.save(run / PLACES[0], toys.picture(48), "", {"strength": "0.500", "seed": 0, "key": "x"})
+    toys.picture(48).save(run / PLACES[1])
+    done("check", run)
+    content = bytearray((run / place).read_bytes())
+    content[-20] ^= 4
+    (run / place).write_bytes(content)
+    result = imagic("check", run)
+    assert (result.code, str(run / place) in result.err) == (4, True), result.err
 
 
 def test_force_replaces_a_corrupt_artifact_by_the_same_bytes(shared: Path, tmp_path: Path) -> None:

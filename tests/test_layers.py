@@ -45,7 +45,7 @@ WITHOUT_TORCH += [
 ]
 WITHOUT_TORCH += ["evaluation/intervals.py", "evaluation/plots.py", "evaluation/table.py"]
 WITHOUT_TORCH += ["container.py", "export.py", "freshness.py", "lock.py", "locate.py", "names.py", "record.py"]
-WITHOUT_TORCH += ["inspection.py", "outputs.py", "resolve.py"]
+WITHOUT_TORCH += ["inspection.py", "outputs.py", "resolve.py", "verification.py"]
 
 
 def imported(module: str, at_once: bool = False) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imagic_cli import inspection
+from imagic_cli import inspection, verification
 from imagic_cli.cli import options as o
 from imagic_cli.cli.report import Report
 from imagic_cli.errors import ArtifactError
@@ -18,13 +18,15 @@ def status(run: o.RunArgument = None, json: o.JsonOption = False, debug: o.Debug
 
 
 def check(run: o.RunArgument = None, json: o.JsonOption = False, debug: o.DebugOption = False) -> None:
-    """Verify every file of a run; exit code 4 names the ones that are not as they were written."""
+    """Verify every artifact and picture of a run; exit code 4 names the ones that are not as they were written."""
     with Report(False, json) as report:
         chosen = existing_run(run, report)
-        found = inspection.problems(chosen)
+        found = verification.problems(chosen)
         if found:
             raise ArtifactError(" | ".join(found))
-        report.say(f"{chosen.path}: every file is as it was written")
+        report.say(
+            f"{chosen.path}: every file with a checksum is as it was written (logs, tables, plots and pages have none)"
+        )
 
 
 def clean(run: o.RunArgument = None, json: o.JsonOption = False, debug: o.DebugOption = False) -> None:
