@@ -28,8 +28,8 @@ def held(lock_file: Path) -> Iterator[None]:
         try:
             lock.acquire(blocking=False)
         except Timeout:
-            holder = f"{lock_file.parent} is in use by process {_holder(lock_file)}"
-            raise LockedError(holder, "wait for it, or name another --run") from None
+            message = f"{lock_file.parent} is in use by process {_signed(lock_file)}"
+            raise LockedError(message, "wait for it, or name another --run") from None
         _sign(lock_file, str(os.getpid()))
     try:
         yield
@@ -56,6 +56,15 @@ def in_turn(lock_file: Path) -> Iterator[None]:
         lock.release()
 
 
+def holder(lock_file: Path) -> int | None:
+    """The process that has signed this lock, if it lives; trying the lock would refuse one that begins right now."""
+    with contextlib.suppress(OSError, ValueError):
+        number = int(lock_file.read_text())
+        os.kill(number, 0)
+        return number
+    return None
+
+
 def changed_meanwhile(run: Path) -> LockedError:
     """The error for a run that another process held, and changed, since it was read."""
     return LockedError(f"another process changed {run} while this one began", "run the command again")
@@ -76,12 +85,10 @@ def _sign(lock_file: Path, name: str) -> None:
         os.close(handle)
 
 
-def _holder(lock_file: Path) -> str:
+def _signed(lock_file: Path) -> int | str:
     # The holder signs right after it locks: until then the number of the one before it stands there.
     for _ in range(10):
-        with contextlib.suppress(OSError, ValueError):
-            number = int(lock_file.read_text())
-            os.kill(number, 0)
-            return str(number)
+        if number := holder(lock_file):
+            return number
         time.sleep(0.05)
     return "unknown"

@@ -14,7 +14,7 @@ from imagic_cli.artifacts import Embeddings, Loaded, Weights
 from imagic_cli.container import corrupt
 from imagic_cli.errors import ArtifactError, InputError
 from imagic_cli.freshness import refuse_stale
-from imagic_cli.lock import changed_meanwhile, held
+from imagic_cli.lock import changed_meanwhile, held, holder
 from imagic_cli.names import BASE, part, short_hash, typed
 from imagic_cli.record import Record, StageRecord, read_record, write_record
 
@@ -83,6 +83,10 @@ class Run:
             for folder in self.folders():
                 files.remove_leftovers(folder)
             yield
+
+    def holder(self) -> int | None:
+        """The process that works in it, if one does."""
+        return holder(self.path / ".lock")
 
     def folders(self) -> Iterator[Path]:
         """The run's own folders; what lies behind a symbolic link, or in a run within it, is not the run's."""

@@ -115,6 +115,15 @@ def test_a_run_within_is_left_to_who_holds_it(tmp_path_factory: pytest.TempPathF
     assert imagic("check", inner).code == 0
 
 
+def test_status_names_who_works_in_the_run(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
+    run = specimen.copy(specimen.make(tmp_path_factory.getbasetemp()), tmp_path / "run")
+    with holder(run) as pid:
+        assert f"process {pid} works in {run}: wait for it" in done("status", run).err
+    # It was killed, and its number still stands there.
+    assert int((run / ".lock").read_text()) == pid
+    assert done("status", run).err == ""
+
+
 @pytest.fixture
 def cascade(models: Path, photo: Path) -> Path:
     done("optimize", photo, "a bird", "--model", models / "cascade", "--run", "run", "--steps", 2)

@@ -6,6 +6,7 @@ from imagic_cli import inspection, verification
 from imagic_cli.cli import options as o
 from imagic_cli.cli.report import Report
 from imagic_cli.errors import ArtifactError
+from imagic_cli.events import Note
 from imagic_cli.locate import existing_run
 
 
@@ -15,6 +16,8 @@ def status(run: o.RunArgument = None, json: o.JsonOption = False, debug: o.Debug
         chosen = existing_run(run, report)
         found = inspection.states(chosen)
         report.states(chosen, chosen.read_record(), found, inspection.suggestion(found, chosen))
+        if process := chosen.holder():
+            report(Note(f"process {process} works in {chosen.path}: wait for it before you type that"))
 
 
 def check(run: o.RunArgument = None, json: o.JsonOption = False, debug: o.DebugOption = False) -> None:
