@@ -41,8 +41,10 @@ def read_pairs(path: Path) -> list[Pair]:
             `.jsonl` file with the columns `image` (relative to the file), `text` and, if wanted, `name`.
 
     Raises:
-        InputError: it is none of these, a line of it cannot be used, or there is no pair in it.
+        InputError: it is none of these or not there, a line of it cannot be used, or there is no pair in it.
     """
+    if not path.exists():
+        raise InputError(f"{quoted(path)}: there is no such file or folder")
     file = path / _TEDBENCH if path.is_dir() else path
     readers = {".json": _tedbench, ".csv": _table, ".jsonl": _lines}
     if not file.is_file() or file.suffix.lower() not in readers:
@@ -98,14 +100,26 @@ def _table(file: Path) -> Iterator[Pair]:
     # Spreadsheet programs begin their files with a byte order mark.
     with file.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.DictReader(stream)
+        lacking = {"image", "text"}.difference(reader.fieldnames or ("image", "text"))
+        if lacking:
+            raise ValueError(f"its first line names no column {' or '.join(sorted(lacking))}")
         for entry in reader:
             yield _pair(file, f"line {reader.line_num}", entry)
 
 
 def _lines(file: Path) -> Iterator[Pair]:
-    for number, line in enumerate(file.read_text("utf-8-sig").splitlines(), 1):
+    # Not by splitlines: JSON's strings may hold what that takes for the end of a line.
+    for number, line in enumerate(file.read_text("utf-8-sig").split("\n"), 1):
         if line.strip():
-            yield _pair(file, f"line {number}", json.loads(line))
+            yield _pair(file, f"line {number}", _parsed(line, number))
+
+
+def _parsed(line: str, number: int) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        # Its own place is within the line.
+        raise ValueError(f"line {number}: {error.msg}") from error
 
 
 def _pair(file: Path, where: str, entry: Any, names: tuple[str, str] = ("image", "text"), folder: str = ".") -> Pair:

@@ -327,10 +327,14 @@ def test_every_edit_has_a_name_of_its_own() -> None:
     ("name", "content", "told"),
     [
         ("x.jsonl", "{", "cannot be read"),
+        ("x.jsonl", '{"image": "a.png", "text": "a dog"}\nnot json', "cannot be read: line 2: Expecting value"),
         ("x.jsonl", "", "names no inputs"),
         ("x.jsonl", "[1]", "line 1: no image and text"),
         ("x.jsonl", '{"image": "a.png", "text": " "}', "line 1: no image and text"),
-        ("x.csv", "picture,text\na.png,a dog\n", "line 2: no image and text"),
+        ("x.csv", "picture,text\na.png,a dog\n", "its first line names no column image$"),
+        ("x.csv", "a.png,a dog\n", "its first line names no column image or text"),
+        ("x.csv", "image,text\na.png,\n", "line 2: no image and text"),
+        ("x.csv", "", "names no inputs"),
         ("x.csv", b"\xff\xfe", "cannot be read"),
         ("x.txt", "a", "no list of inputs"),
         ("input_list.json", "5", "cannot be read"),
@@ -341,3 +345,13 @@ def test_a_list_that_is_none_is_refused(tmp_path: Path, name: str, content: str 
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError, match=told):
         read_pairs(path if name != "input_list.json" else tmp_path)
+
+
+def test_a_list_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.csv: there is no such file or folder"):
+        read_pairs(tmp_path / "none.csv")
+
+
+def test_a_text_may_hold_a_separator_of_lines(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"image": "a.png", "text": "a\u2028dog"}\r\n', "utf-8")
+    assert [pair.text for pair in read_pairs(tmp_path / "x.jsonl")] == ["a\u2028dog"]

@@ -109,7 +109,8 @@ def test_scores_of_several_raters(place: Path, tmp_path: Path) -> None:
     page = built(place, tmp_path / "out", methods=("imagic", "sdedit", "ddib"))
     first = saved("a.json", sheet(page, "a", ["imagic", "imagic", "ddib", "imagic", "ddib", "sdedit", "imagic"]))
     second = saved("b.json", sheet(page, "b", ["sdedit", "imagic", "ddib"]))
-    told = done("study", "score", first, second, "--json", "--out", "rates.svg")
+    silent = saved("c.json", sheet(page, "c", []))
+    told = done("study", "score", first, second, silent, "--json", "--out", "rates.svg")
     rows = [json.loads(line) for line in told.lines]
     wanted = [("imagic", "sdedit", 4, 3), ("imagic", "ddib", 3, 2), ("sdedit", "ddib", 3, 1)]
     for row, (method, against, count, preferred) in zip(rows, wanted, strict=False):
@@ -123,7 +124,8 @@ def test_scores_of_several_raters(place: Path, tmp_path: Path) -> None:
         assert row["rate"] == f"{100 * preferred / count:.1f} %"
         assert (row["95 % from"], row["to"]) == (f"{100 * interval.low:.1f} %", f"{100 * interval.high:.1f} %")
     assert rows[-1] == {"event": "result", "plot": "rates.svg"}
-    assert "<svg" in Path("rates.svg").read_text() and "the left picture was chosen in 60.0 %" in told.err
+    assert "<svg" in Path("rates.svg").read_text() and "answers of 2 raters" in Path("rates.svg").read_text()
+    assert rows[-2]["event"] == "note" and "the left picture was chosen in 60.0 %" in rows[-2]["text"]
 
 
 def test_a_plot_takes_any_name() -> None:
@@ -169,7 +171,7 @@ def test_answers_that_cannot_be_counted_are_refused_in_one_line(place: Path, tmp
         (3, ["a=nowhere", "b=m"], "nowhere is not a folder of results"),
         (2, ["a=m", "b=m"], "no two methods have results"),
         (3, ["a=m", "b=m", "--inputs", "m"], "m is no list of inputs"),
-        (3, ["a=m", "b=m", "--inputs", "bad.csv"], "bad.csv, line 2: no image and text"),
+        (3, ["a=m", "b=m", "--inputs", "bad.csv"], "bad.csv cannot be read: its first line names no column text"),
         (3, ["a=m", "b=m", "--inputs", "bad.jsonl"], "bad.jsonl cannot be read"),
         (3, ["a=m", "b=m", "--inputs", "empty.csv"], "empty.csv names no inputs"),
         (3, ["a=good", "b=good"], "there is no such file"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -61,6 +62,9 @@ def test_a_sweep_fills_the_grid_and_measures_every_image(tuned: Path, clip: Path
     before = (folder / "metrics.csv").read_bytes(), (folder / "tradeoff.svg").read_bytes()
     again = done("sweep", run, *flags)
     assert "up to date" in again.err
+    assert done("sweep", run, *flags, "--quiet").err == ""
+    notes = [json.loads(line) for line in done("sweep", run, *flags, "--json").lines]
+    assert any(note["event"] == "note" and "look first at eta" in note["text"] for note in notes)
     assert before == ((folder / "metrics.csv").read_bytes(), (folder / "tradeoff.svg").read_bytes())
     assert imagic("check", run).code == 0
     # Another call fills more of the grid; a picture that has gone has no row.
@@ -127,6 +131,8 @@ def sloped(*rows: tuple[str, float, float]) -> Table:
 def test_the_suggestion_keeps_most_of_both() -> None:
     found = sloped(("0.000", 20, 1.0), ("0.500", 21, 0.9), ("0.700", 27, 0.8), ("0.800", 28, 0.7), ("1.000", 30, 0.1))
     assert suggested(found, 2) == ["0.700", "0.800"]
+    # Also of few: eta 0 is no edit.
+    assert suggested(sloped(("0.000", 20, 1.0), ("0.700", 27, 0.8), ("1.000", 30, 0.1))) == ["0.700", "1.000"]
     assert suggested(Table(found.rows, None, "ssim")) == []
     assert found.mean("ssim") == {"0.000": 1.0, "0.500": 0.9, "0.700": 0.8, "0.800": 0.7, "1.000": 0.1}
 

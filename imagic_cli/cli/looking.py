@@ -6,6 +6,7 @@ from imagic_cli import files
 from imagic_cli.cli import calls, checks
 from imagic_cli.cli import options as o
 from imagic_cli.cli.report import Report
+from imagic_cli.events import Note
 from imagic_cli.locate import existing_run
 
 
@@ -51,7 +52,7 @@ def sweep(
         table.save(metrics)
         files.commit_bytes(plot, tradeoff(table, text).encode())
         if first := suggested(table):
-            report.say(f"look first at eta {', '.join(first)}; figures cannot choose for you: see the sheet")
+            report(Note(f"look first at eta {', '.join(first)}; figures cannot choose for you: see the sheet"))
         report.result(metrics, "metrics")
         report.result(plot, "plot")
         if len(items) > 1:

@@ -11,6 +11,7 @@ from imagic_cli.cli import options as o
 from imagic_cli.cli.checks import check_output, named_folders
 from imagic_cli.cli.report import Report
 from imagic_cli.errors import UsageError
+from imagic_cli.events import Note
 from imagic_cli.locate import can_be_named
 
 app = typer.Typer(
@@ -65,5 +66,6 @@ def score(
         files.commit_bytes(output, preferences(rates, title).encode())
         report.table(title, HEAD, [each.cells for each in found.preferences])
         share = f"{100 * found.left.mean:.1f} % ({100 * found.left.low:.1f} to {100 * found.left.high:.1f})"
-        report.say(f"the left picture was chosen in {share} of the answers; about half, where sides did not matter")
+        about = "about half, where sides did not matter"
+        report(Note(f"the left picture was chosen in {share} of the answers; {about}"))
         report.result(output, "plot")

@@ -27,9 +27,8 @@ def check(run: o.RunArgument = None, json: o.JsonOption = False, debug: o.DebugO
         found = verification.problems(chosen)
         if found:
             raise ArtifactError(" | ".join(found))
-        report.say(
-            f"{chosen.path}: every file with a checksum is as it was written (logs, tables, plots and pages have none)"
-        )
+        whole = "every file with a checksum is as it was written (logs, tables, plots and pages have none)"
+        report(Note(f"{chosen.path}: {whole}"))
 
 
 def clean(run: o.RunArgument = None, json: o.JsonOption = False, debug: o.DebugOption = False) -> None:

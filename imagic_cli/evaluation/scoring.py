@@ -73,7 +73,8 @@ def suggested(table: Table, count: int = 3) -> list[str]:
     if table.alignment is None:
         return []
     aligned, faithful = (_spread(table.mean(name)) for name in (table.alignment, table.fidelity))
-    worth = {eta: min(aligned[eta], faithful[eta]) for eta in aligned}
+    # Eta 0 is the photograph again, and no edit.
+    worth = {eta: min(aligned[eta], faithful[eta]) for eta in aligned if float(eta) != 0}
     return sorted(sorted(worth, key=lambda eta: -worth[eta])[:count], key=float)
 
 

@@ -47,7 +47,7 @@ class Score:
     Attributes:
         preferences: of each two methods that were compared, in the study's order.
         left: how often the left picture was chosen: about half, if raters looked.
-        raters: how many.
+        raters: how many answered anything.
     """
 
     preferences: Sequence[Preference]
@@ -72,7 +72,7 @@ def score(paths: Sequence[Path]) -> Score:
         (answer.left, answer.right) if answer.chosen == "left" else (answer.right, answer.left) for answer in answers
     )
     left = sum(answer.chosen == "left" for answer in answers)
-    raters = len({sheet.rater for sheet in sheets.values()})
+    raters = sum(bool(sheet.answers) for sheet in sheets.values())
     return Score(list(_preferences(methods, wins)), exact(left, len(answers)), raters)
 
 
