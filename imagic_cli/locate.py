@@ -26,18 +26,24 @@ def named_run(path: Path | None) -> Path | None:
     """The run that --run or IMAGIC_RUN names."""
     if path is None and os.environ.get("IMAGIC_RUN"):
         path = Path(os.environ["IMAGIC_RUN"])
+    if path is not None and not is_utf8(str(path)):
+        raise UsageError("the run's name is not valid UTF-8", "rename it")
     if path is not None and not can_be_named(path):
         raise UsageError("--run is no name that a directory can have")
     return path
 
 
+def is_utf8(text: str) -> bool:
+    """Whether a text of the command line is UTF-8: other bytes reach Python as lone surrogates."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def can_be_named(path: Path) -> bool:
     """Whether the file system takes such a name at all."""
-    try:
-        # Safetensors opens no file whose name is not UTF-8.
-        lengths = [len(part.encode()) for part in path.parts]
-    except UnicodeEncodeError:
+    # Safetensors opens no file whose name is not UTF-8.
+    if not is_utf8(str(path)):
         return False
+    lengths = [len(part.encode()) for part in path.parts]
     return "\0" not in str(path) and sum(lengths) + len(lengths) < 4096 and max(lengths, default=0) <= 255
 
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import specimen
@@ -136,6 +137,9 @@ TYPED_WRONGLY: list[tuple[int, list[str], str]] = [
     (2, ["evaluate", "pairs.csv", "--out", "bird.png"], "imagic: --out bird.png"),
     (2, ["status", "run", "more"], "more"),
     (2, ["scene", "a rde bird", "bird.png"], "unknown word 'rde' (nearest known: red"),
+    (2, ["scene", "a purple bird", "bird.png"], "a bird can be perched, spreading wings, flying, eating, red, blue"),
+    (2, ["scene", "a purple bird", "bird.png"], "on grass, on sand"),
+    (2, ["scene", "an elephant", "bird.png"], "'elephant'; name one subject: bird, parrots, dog"),
     (2, ["scene", "", "bird.png"], "name one subject: bird"),
     (2, ["scene", "a red blue bird", "bird.png"], "two of colour"),
     (2, ["scene", "a bird", "bird.jpg"], "must end in .png"),
@@ -144,6 +148,10 @@ TYPED_WRONGLY: list[tuple[int, list[str], str]] = [
     (2, ["scene", "a bird", "bird.png"], "bird.png is another file; remove it first"),
     (2, ["report", "run", "--out", "page.html"], "page.html is another file; remove it first"),
     (2, ["sweep", "run", "--seed", "8:0"], "imagic: --seed 8:0"),
+    (2, ["status", "r\udcff"], "the run's name is not valid UTF-8"),
+    (2, ["finetune", "--run", "r\udcff"], "is not valid UTF-8"),
+    (2, ["generate", "--run", "run", "-o", "r\udcff.png"], "--output is not valid UTF-8"),
+    (2, ["evaluate", "pairs.csv", "--out", "r\udcff"], "--out is not valid UTF-8"),
     (2, ["sweep", "run", "--seed", "9" * 5000], "is no seed or range of seeds"),
     (2, ["sweep", "run", "--seed", f"0:{'9' * 5000}"], "is no seed or range of seeds"),
     (2, ["sweep", "run", "--eta", "0:999:0.1", "--seed", "0:10000"], "more than 100000"),
@@ -231,6 +239,16 @@ def test_a_bad_invocation(code: int, typed: list[str], part: str, place: Path) -
     assert "Traceback" not in result.err
     assert digests(place) == before
     assert sorted(place.iterdir()) == beside
+
+
+@pytest.mark.parametrize("typed", [["optimize", "bird.png", TEXT], ["evaluate", "x.csv"], ["study", "score", "x.csv"]])
+def test_a_file_that_may_not_be_read_is_no_mistake_of_typing(typed: list[str], place: Path) -> None:
+    (place / "x.csv").touch()
+    # Who is root may read everything.
+    denied = mock.patch.object(Path, "open", side_effect=PermissionError(13, "Permission denied"))
+    with mock.patch.object(os, "access", return_value=False), denied:
+        result = imagic(*typed)
+    assert (result.code, "cannot be read" in result.err) == (3, True), result.err
 
 
 def test_there_are_at_least_forty() -> None:

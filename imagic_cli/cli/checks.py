@@ -16,7 +16,7 @@ from imagic_cli.config import (
     override,
 )
 from imagic_cli.errors import UsageError
-from imagic_cli.locate import can_be_named
+from imagic_cli.locate import can_be_named, is_utf8
 from imagic_cli.names import slug
 from imagic_cli.outputs import check_free
 from imagic_cli.png import is_ours
@@ -173,6 +173,7 @@ def check_output(output: Path, suffix: str = ".png", name: str = "the output") -
     Raises:
         UsageError: it has another ending, or cannot be a file there.
     """
+    says_something(str(output), name)
     if output.suffix.lower() != suffix:
         raise UsageError(f"{name} {output} must end in {suffix}")
     if not can_be_named(output) or output.is_dir() or not output.parent.is_dir():
@@ -185,6 +186,7 @@ def check_folder(output: Path) -> None:
     Raises:
         UsageError: it cannot be a folder there.
     """
+    says_something(str(output), "--out")
     if not can_be_named(output) or (output.exists() and not output.is_dir()):
         raise UsageError(f"--out {output} cannot be a folder")
 
@@ -195,8 +197,8 @@ def says_something(text: str | None, name: str) -> bool:
     Raises:
         UsageError: it is no text at all.
     """
-    # Bytes that are no UTF-8 reach Python as lone surrogates, which no tokenizer takes.
-    if text is not None and any("\ud800" <= letter <= "\udfff" for letter in text):
+    # No tokenizer takes it.
+    if text is not None and not is_utf8(text):
         raise UsageError(f"{name} is not valid UTF-8")
     return bool(text and text.strip())
 

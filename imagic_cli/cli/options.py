@@ -8,10 +8,13 @@ from typing import Annotated, Literal
 import typer
 
 from imagic_cli.config import Condition, Dtype, EncoderDtype, Fit, Method, Optimizer, Scheduler
+from imagic_cli.sketchbook.vocabulary import KINDS
 
 _MODEL, _RECIPE, _HOW, _SAY = "Model and photograph", "Recipe", "Computation", "Output"
 
-ImageArgument = Annotated[Path | None, typer.Argument(metavar="IMAGE", help="The photograph.", show_default=False)]
+# Whether a file can be read is asked where it is read: that is no mistake of typing.
+_FILE = {"readable": False, "show_default": False}
+ImageArgument = Annotated[Path | None, typer.Argument(metavar="IMAGE", help="The photograph.", **_FILE)]
 TextArgument = Annotated[
     str | None, typer.Argument(metavar="TEXT", help="What the edited picture shows.", show_default=False)
 ]
@@ -26,7 +29,10 @@ RunOption = Annotated[
     typer.Option("--run", help="Run directory (or IMAGIC_RUN); else a new one, or the one last used here."),
 ]
 
-SceneArgument = Annotated[str, typer.Argument(metavar="TEXT", help="What the picture shows.", show_default=False)]
+SceneArgument = Annotated[
+    str,
+    typer.Argument(metavar="TEXT", help=f"One of {', '.join(KINDS)}, with pose, colour and place.", show_default=False),
+]
 SceneFileArgument = Annotated[Path, typer.Argument(metavar="PNG", help="Where it is saved.", show_default=False)]
 SceneSeedOption = Annotated[
     int, typer.Option("--seed", min=0, help="Of shades, place, light, and all else that TEXT leaves out.")
@@ -139,7 +145,7 @@ ClipOption = Annotated[
 
 PairsArgument = Annotated[
     Path,
-    typer.Argument(metavar="PAIRS", help="TEdBench folder, or .csv or .jsonl with image and text.", show_default=False),
+    typer.Argument(metavar="PAIRS", help="TEdBench folder, or .csv or .jsonl with image and text.", **_FILE),
 ]
 EvaluateOutOption = Annotated[Path, typer.Option("--out", help="Folder of the runs; what is done is not done again.")]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="The first so many of the list alone.")]
@@ -171,9 +177,7 @@ MethodsArgument = Annotated[
 ]
 InputsOption = Annotated[
     Path,
-    typer.Option(
-        "--inputs", help="A TEdBench folder, or a .csv or .jsonl file with image and text.", show_default=False
-    ),
+    typer.Option("--inputs", help="A TEdBench folder, or a .csv or .jsonl file with image and text.", **_FILE),
 ]
 StudyOutOption = Annotated[Path, typer.Option("--out", help="Folder of the page.", show_default=False)]
 StudySeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of the questions' order and sides.")]
@@ -181,7 +185,7 @@ QuestionsOption = Annotated[
     int | None, typer.Option("--questions", min=1, help="How many each rater is asked, drawn at random; else all.")
 ]
 AnswersArgument = Annotated[
-    list[Path], typer.Argument(metavar="ANSWERS...", help="Downloaded answers, a file per rater.", show_default=False)
+    list[Path], typer.Argument(metavar="ANSWERS...", help="Downloaded answers, a file per rater.", **_FILE)
 ]
 PlotOption = Annotated[Path, typer.Option("--out", help="The plot's .svg file.")]
 

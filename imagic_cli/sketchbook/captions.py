@@ -135,12 +135,12 @@ def known_words() -> tuple[str, ...]:
 def parse(text: str) -> dict[str, str]:
     """The attributes that `text` names, as {"subject": "bird", "colour": "red", ...}; always a subject.
 
-    Raises ValueError for unknown words (naming the nearest known ones), for no subject, and for contradictions.
+    Raises ValueError for unknown words (naming known ones), for no subject, and for contradictions.
     """
     said = words(text)
     unknown = [word for word in said if word not in known_words()]
     if unknown:
-        raise ValueError("; ".join(_unknown(word) for word in unknown))
+        raise ValueError("; ".join([*(_unknown(word) for word in unknown), _known(said)]))
     subject = _subject(said)
     grammar = _grammar(subject)
     longest = max(map(len, grammar))
@@ -182,6 +182,15 @@ def _options(subject: str) -> str:
     return ", ".join((*(ways[0] for ways in kind.poses.values()), *kind.colours))
 
 
+def _known(said: list[str]) -> str:
+    try:
+        subject = _subject(said)
+    except ValueError as error:
+        return str(error)
+    places = (SETTINGS[setting][0] for setting in KINDS[subject].settings)
+    return f"{_phrase(subject)} can be {', '.join((_options(subject), *places))}"
+
+
 def _unknown(word: str) -> str:
-    near = difflib.get_close_matches(word, known_words(), n=3, cutoff=0.4)
+    near = difflib.get_close_matches(word, known_words(), n=3, cutoff=0.6)
     return f"unknown word {word!r}" + (f" (nearest known: {', '.join(near)})" if near else "")
