@@ -4,8 +4,9 @@
 #
 #     docs/batch.sh edits.tsv results --model sd15 --eta 0.6:0.8:0.05 --seeds 8
 #
-# Leaves results/0001.txt with the paths of the images of the first line, and so on, and results/failed.tsv with the exit
-# code of each edit that failed.
+# Leaves results/0001.txt with the paths of the images of the first line, and so on, of several images also that of their
+# contact sheet at the end, and results/failed.tsv with the exit code of each edit that failed. Blank lines are passed over,
+# and counted.
 set -uo pipefail
 list=${1:?usage: batch.sh LIST FOLDER [FLAGS]}
 folder=${2:?usage: batch.sh LIST FOLDER [FLAGS]}
@@ -16,6 +17,9 @@ mkdir -p "$folder"
 number=0
 while IFS=$'\t' read -r image text || [ -n "$image" ]; do
     number=$((number + 1))
+    # Lists that come from Windows end their lines with a carriage return as well.
+    text=${text%$'\r'} image=${image%$'\r'}
+    [ -n "$image$text" ] || continue
     run=$(printf '%s/%04d' "$folder" "$number")
     # Standard input is the list: the command must not read it.
     imagic edit "$image" "$text" --run "$run" --quiet "$@" </dev/null >"$run.txt"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -29,3 +30,13 @@ def test_the_batch_script_makes_every_edit_and_lists_what_failed(photo: Path, mo
     assert batch(models).returncode == 0
     assert Path("results/failed.tsv").read_text() == ""
     assert image.stat().st_mtime_ns == made
+
+
+def test_the_batch_script_takes_any_ends_of_lines_and_passes_over_blank_ones(photo: Path, models: Path) -> None:
+    Path("edits.tsv").write_bytes(f"{photo}\ta bird flying\r\n\r\n\n{photo}\ta bird flying\r\n".encode())
+    made = batch(models, "--seeds", "2")
+    assert made.returncode == 0, (made.stderr, Path("results/failed.tsv").read_text())
+    assert sorted(path.name for path in Path("results").glob("*.txt")) == ["0001.txt", "0004.txt"]
+    assert json.loads(Path("results/0001/run.json").read_text())["text"] == "a bird flying"
+    lines = Path("results/0004.txt").read_text().splitlines()
+    assert [Path(line).name for line in lines] == ["eta-0.700_seed-0000.png", "eta-0.700_seed-0001.png", "sheet.png"]
