@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from imagic_cli import backends, image, photo
 from imagic_cli.errors import InputError, UsageError
+from imagic_cli.png import is_ours
 
 if TYPE_CHECKING:
     from imagic_cli.backends.source import Model
@@ -43,14 +44,29 @@ def check_outside(file: Path, run: Path, flag: str) -> None:
         raise UsageError(f"{flag} {file} is inside the run", "name a file elsewhere")
 
 
-def check_no_photograph(file: Path, record: Record, model: Model, flag: str) -> None:
-    """Refuse the place of the photograph that a run began with: nothing could make it again.
+def check_copy(file: Path, run: Path | None, photograph: Path | None, force: bool) -> None:
+    """Refuse, before anything heavy is imported, a place for a run's picture that is taken by more than a picture.
 
     Args:
-        file: where something is to be written.
-        record: the run's; it does not say where the photograph lay, but what became of it.
-        model: the run's.
-        flag: how the file was typed.
+        file: where the picture is to be copied to.
+        run: the run directory, where it is known already.
+        photograph: the file that the run begins with, where it is known.
+        force: whether a file that this tool did not make may be replaced.
+
+    Raises:
+        UsageError: it is inside the run, the photograph, or another file and no `force`.
+    """
+    if run is not None:
+        check_outside(file, run, "--output")
+    # Where one of the two is not there, or cannot be, they are not one.
+    with contextlib.suppress(OSError, ValueError):
+        if photograph is not None and file.samefile(photograph):
+            raise _photograph(file)
+    check_free(file, is_ours, force)
+
+
+def check_no_photograph(file: Path, record: Record, model: Model) -> None:
+    """Refuse the place of the photograph that a run began with, by what the run made of it: it holds no path.
 
     Raises:
         UsageError: it is that photograph.
@@ -62,4 +78,8 @@ def check_no_photograph(file: Path, record: Record, model: Model, flag: str) -> 
         size = settings.size or backend.size
         made, _notes = image.prepare(photo.read(file), size, backend.multiple, settings.fit, settings.center)
         if image.pixels_digest(made) == record.image.pixels:
-            raise UsageError(f"{flag} {file} is the photograph that is edited", "name another file")
+            raise _photograph(file)
+
+
+def _photograph(file: Path) -> UsageError:
+    return UsageError(f"--output {file} is the photograph that is edited", "name another file")

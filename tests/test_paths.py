@@ -227,7 +227,7 @@ def test_an_impossible_name_is_told(name: str, place: str, run: Path, shared: Pa
         "run": (["generate", "--run", name], {2}),
         "output": (["generate", "--run", run, "-o", f"{name}.png"], {2}),
         # The argument parser refuses a NUL by itself.
-        "image": (["optimize", name, TEXT, "--model", model], {2, 3}),
+        "image": (["edit", name, TEXT, "--model", model, "-o", "new.png"], {2, 3}),
         "model": (["optimize", photo, TEXT, "--model", name], {2, 9}),
         "config": (["optimize", photo, TEXT, "--model", model, "--config", name, "--steps", -1], {2}),
     }

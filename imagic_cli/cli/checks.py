@@ -18,8 +18,6 @@ from imagic_cli.config import (
 from imagic_cli.errors import UsageError
 from imagic_cli.locate import can_be_named, is_utf8
 from imagic_cli.names import slug
-from imagic_cli.outputs import check_free
-from imagic_cli.png import is_ours
 from imagic_cli.sweep import Item, crossed, parse_etas, parse_seed_range, parse_seeds
 
 Flags = Mapping[str, Any]
@@ -54,18 +52,17 @@ def center(text: str | None) -> tuple[float, float] | None:
     return x, y
 
 
-def items(eta: str, first: int, count: int, output: Path | None = None, force: bool = False) -> list[Item]:
+def items(eta: str, first: int, count: int, output: Path | None = None) -> list[Item]:
     """Each eta with each seed.
 
     Raises:
-        UsageError: they cannot be meant, are several for one output file, or that is another file and no `force`.
+        UsageError: they cannot be meant, or are several for one output file.
     """
     found = crossed(parse_etas(eta), parse_seeds(first, count))
     if output is not None and len(found) > 1:
         raise UsageError(f"--output takes one image, these are {len(found)}", "they are in the run's images folder")
     if output is not None:
         check_output(output, name="--output")
-        check_free(output, is_ours, force)
     return found
 
 

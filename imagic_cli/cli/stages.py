@@ -9,7 +9,7 @@ from imagic_cli.cli import options as o
 from imagic_cli.cli.report import Report
 from imagic_cli.config import ModelFlags
 from imagic_cli.locate import existing_run
-from imagic_cli.outputs import check_no_photograph, check_outside
+from imagic_cli.outputs import check_copy, check_no_photograph
 from imagic_cli.signals import continued
 
 
@@ -131,17 +131,17 @@ def generate(
     debug: o.DebugOption = False,
 ) -> None:
     """Stage C: images between the photograph (eta 0) and the text (eta 1). Prints where they are."""
-    items = checks.items(eta, seed, seeds, output, force)
+    items = checks.items(eta, seed, seeds, output)
     flags = {"prompt": prompt, "negative": negative, "scheduler": scheduler, "steps": steps, "guidance": guidance}
     flags |= {"pretrained": pretrained or None, "dtype": dtype, "size": size}
     how = checks.how(device=device, batch_size=batch_size, strict=strict)
     with Report(quiet, json) as report:
         chosen = existing_run(run, report)
         if output is not None:
-            check_outside(output, chosen.path, "--output")
+            check_copy(output, chosen.path, None, force)
         record, found, sampling = calls.sampling(chosen, flags, how)
         if output is not None:
-            check_no_photograph(output, record, found, "--output")
+            check_no_photograph(output, record, found)
         if dry_run:
             record = record.model_copy(update={"generate": sampling})
             calls.plan(chosen, record, found, ["generate"], len(items), how, report)
@@ -184,7 +184,9 @@ def edit(
     debug: o.DebugOption = False,
 ) -> None:
     """All three stages with the preset's numbers; what is done already is not done again."""
-    items = checks.items(eta, seed, seeds, output, force)
+    items = checks.items(eta, seed, seeds, output)
+    if output is not None:
+        check_copy(output, run, image, force)
     tuned = checks.method(method, rank)
     photo = {"size": size, "fit": fit, "center": checks.center(center)}
     how = checks.how(device=device, batch_size=batch_size, gradient_checkpointing=gradient_checkpointing, strict=strict)
@@ -196,8 +198,8 @@ def edit(
         named = ModelFlags(model, preset, revision, variant, config, encoder)
         ready = calls.new_edit(image, text, run, named, photo, first, how, report)
         if output is not None:
-            check_outside(output, ready.run.path, "--output")
-            check_no_photograph(output, ready.record, ready.model, "--output")
+            check_copy(output, ready.run.path, image, force)
+            check_no_photograph(output, ready.record, ready.model)
         ready = calls.planned(ready, first, then, last, how, report)
         if dry_run:
             calls.plan(
