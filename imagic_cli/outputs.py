@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from PIL import Image
+
 from imagic_cli import backends, image, photo
 from imagic_cli.errors import InputError, UsageError
 from imagic_cli.png import is_ours
@@ -63,6 +65,13 @@ def check_copy(file: Path, run: Path | None, photograph: Path | None, force: boo
         if photograph is not None and file.samefile(photograph):
             raise _photograph(file)
     check_free(file, is_ours, force)
+
+
+def is_picture(file: Path, picture: Image.Image) -> bool:
+    """Whether these very pixels are there already."""
+    with contextlib.suppress(InputError):
+        return image.pixels_digest(Image.fromarray(photo.read(file).pixels)) == image.pixels_digest(picture)
+    return False
 
 
 def check_no_photograph(file: Path, record: Record, model: Model) -> None:

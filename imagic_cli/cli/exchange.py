@@ -25,14 +25,15 @@ def scene(
         from PIL.PngImagePlugin import PngInfo
 
         from imagic_cli import png
-        from imagic_cli.outputs import check_free
+        from imagic_cli.outputs import check_free, is_picture
         from imagic_cli.sketchbook.scenes import Scene
 
         try:
             drawn = Scene.from_text(text, seed).draw()
         except ValueError as error:
             raise UsageError(str(error)) from error
-        check_free(output, png.is_ours, hint="remove it first, or name another")
+        hint = "remove it first, or name another"
+        check_free(output, lambda path: png.is_ours(path) or is_picture(path, drawn), hint=hint)
 
         texts = PngInfo()
         png.sign(texts, {"scene": text, "seed": seed})
