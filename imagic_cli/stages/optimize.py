@@ -56,9 +56,7 @@ def optimize(
         if not reused:
             check_progress(run.progress_file("optimize"), stamp, force)
             check_optimizer(record.optimize)
-            if before is not None and run.read_record() != before:
-                raise changed_meanwhile(run.path)
-            _begin(run, record, image)
+            _begin(run, record, image, before)
             precision = Precision(record.optimize.dtype, pick_device(how.device))
             with memory_errors(_SAVES_MEMORY):
                 _train(run, record, image, model, how, force, precision, tell)
@@ -72,7 +70,11 @@ def optimize(
         tell(Finished("optimize", run.embeddings_file, reused))
 
 
-def _begin(run: Run, record: Record, image: Image.Image) -> None:
+def _begin(run: Run, record: Record, image: Image.Image, before: Record | None) -> None:
+    # Written back whole, `record` would undo what another process recorded since it was read.
+    if before is not None and run.read_record() != before:
+        raise changed_meanwhile(run.path)
+
     def save(temporary: Path) -> None:
         image.save(temporary, format="PNG")
 
