@@ -15,7 +15,7 @@ from imagic_cli import files
 from imagic_cli.config import SamplingSettings
 from imagic_cli.container import corrupt, peek
 from imagic_cli.errors import ArtifactError
-from imagic_cli.names import BASE, part, typed
+from imagic_cli.names import BASE, part, plural, typed
 from imagic_cli.record import Record
 from imagic_cli.run import Run
 from imagic_cli.stamps import Stamp
@@ -164,7 +164,7 @@ def _sampled(
     upstream = [first, *(tuned[level] for level in known)]
     changed += [f"{state.stage} is {state.condition}" for state in upstream if state.condition != "done"]
     condition: Condition = "stale" if changed else "done"
-    return State(name, condition, ", ".join(changed) or f"{len(images)} images", size, path, again)
+    return State(name, condition, ", ".join(changed) or plural(len(images), "image"), size, path, again)
 
 
 def sampling_of(path: Path, stamp: Stamp) -> SamplingSettings:

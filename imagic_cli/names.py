@@ -12,6 +12,11 @@ BASE = "base"
 """The level that makes a picture from the text alone: the only one of most families, the first of a cascade."""
 
 
+def plural(count: int, noun: str) -> str:
+    """'1 image', '2 images'."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def part(name: str, level: str) -> str:
     """What a file or stage is called for one level: the plain name for the base, as where there is no other level."""
     return name if level == BASE else f"{name}-{level}"

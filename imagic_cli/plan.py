@@ -15,7 +15,7 @@ from imagic_cli.backends.base import Blank, Pass
 from imagic_cli.backends.source import Model
 from imagic_cli.config import FinetuneSettings, SamplingSettings, TrainSettings
 from imagic_cli.embedding import Embedding
-from imagic_cli.names import part
+from imagic_cli.names import part, plural
 from imagic_cli.precision import DTYPES
 from imagic_cli.record import Record
 from imagic_cli.tuning import leaves
@@ -90,7 +90,7 @@ def _trained(name: str, blank: Blank, settings: TrainSettings, device: torch.dev
 
 
 def _training(settings: TrainSettings) -> str:
-    told = f"{settings.steps} steps of {settings.optimizer} at {settings.learning_rate}, {settings.dtype}"
+    told = f"{plural(settings.steps, 'step')} of {settings.optimizer} at {settings.learning_rate}, {settings.dtype}"
     if not isinstance(settings, FinetuneSettings) or settings.method == "full":
         return told
     return f"{told}, " + (f"LoRA of rank {settings.rank}" if settings.rank else "the text's keys and values")
@@ -112,11 +112,11 @@ def _sampled(
         one, kept = counted(blank, blank.embedding, 1, backward=False)
         flop += one * (2 if each.guidance > 1 else 1) * each.steps * images
         activations = max(activations, kept)
-    told = " then ".join(f"{each.steps} steps of {each.name} at guidance {each.guidance}" for each in passes)
+    told = " then ".join(f"{plural(each.steps, 'step')} of {each.name} at guidance {each.guidance}" for each in passes)
     if len(passes) == 1:
-        told = f"{settings.steps} steps of {settings.scheduler} at guidance {settings.guidance}"
+        told = f"{plural(settings.steps, 'step')} of {settings.scheduler} at guidance {settings.guidance}"
     memory, disk = sum(_parameters(blank) for blank in blanks) * 4, images * blanks[-1].clean.numel() * 8
-    work = f"{images} images, {told}"
+    work = f"{plural(images, 'image')}, {told}"
     return _cost("generate", work, flop, memory, activations, disk, device, DTYPES[settings.dtype])
 
 

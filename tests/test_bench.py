@@ -204,8 +204,8 @@ def test_kinds_of_edits_are_told_apart() -> None:
     assert [line.split(" | ")[:3] for line in lines[2:]] == [
         ["| pose, 2 pairs", "imagic", "100 [100, 100]"],
         ["| pose, 2 pairs", "DDIB", "0 [0, 0]"],
-        ["| setting, 1 pairs", "imagic", "0"],
-        ["| setting, 1 pairs", "DDIB", "100"],
+        ["| setting, 1 pair", "imagic", "0"],
+        ["| setting, 1 pair", "DDIB", "100"],
     ]
     # At 16, 18, 20 and 22 dB.
     assert [share.split(" ")[0] for share in lines[2].split(" | ")[3:]] == ["100", "100", "0", "0"]
@@ -264,7 +264,7 @@ def test_the_table_names_its_pairs_and_an_empty_folder_is_told(tmp_path: Path) -
     (tmp_path / "pair-0003.json").write_text(json.dumps(told))
     text = markdown(read(tmp_path))
     assert read_fields(tmp_path) == {"pair-0003": "pose"}
-    assert text.startswith("1 pairs.") and "| imagic | 1 | 100 |" in text
+    assert text.startswith("1 pair.") and "| imagic | 1 | 100 |" in text
 
 
 def test_the_judge_is_asked_in_its_own_range() -> None:

@@ -94,7 +94,7 @@ def test_other_methods_are_measured_over_the_edits_that_all_have(
     found = summed(pairs, out)
     (first, _second) = found.results
     text = (out / "summary.md").read_text()
-    assert "Over the 1 edits that every method has a picture of" in text
+    assert "Over the 1 edit that every method has a picture of" in text
     rows = [row.split(" | ") for row in text.splitlines() if row.startswith(("| imagic |", "| same |", "| SD edit |"))]
     assert [row[:2] for row in rows] == [
         ["| imagic", "0.000"],
@@ -190,7 +190,7 @@ def test_shards_do_each_edit_once(pairs: Path, models: Path, clip: Path, tmp_pat
     assert not summed(pairs, tmp_path / "out").failures
     second = ["evaluate", pairs, "--shard", "2/2", "--limit", 2, *flags]
     result = imagic(*second)
-    assert (result.code, "1 of 1 edits failed" in result.err) == (3, True)
+    assert (result.code, "1 of 1 edit failed" in result.err) == (3, True)
     # What fails elsewhere is no failure of this part.
     done("evaluate", pairs, "--shard", "1/2", "--limit", 2, *flags)
     assert len(summed(pairs, tmp_path / "out").failures) == 1

@@ -10,6 +10,7 @@ from imagic_cli.cli import options as o
 from imagic_cli.cli.report import Report
 from imagic_cli.config import ModelFlags
 from imagic_cli.errors import SomeFailedError
+from imagic_cli.names import plural
 
 
 def evaluate(
@@ -70,16 +71,18 @@ def evaluate(
         found = summary(output, every, items)
         theirs = measured(output, found, dict(zip(every, listed, strict=True)), answers, evaluation.aligner)
         pages = write(output, found, theirs)
-        report.table(f"{len(found.results)} edits, {len(found.failures)} failed: {output}", columns(found), rows(found))
+        report.table(
+            f"{plural(len(found.results), 'edit')}, {len(found.failures)} failed: {output}", columns(found), rows(found)
+        )
         if compared := methods_rows(theirs):
-            title = f"the {theirs.shared} edits that every method has a picture of"
+            title = f"the {plural(theirs.shared, 'edit')} that every method has a picture of"
             report.table(title, methods_columns(found), compared)
         for page in pages:
             report.result(page, page.stem)
         failed = [name for name in (every[number].name for number in mine) if name in found.failures]
         if failed:
             first = found.failures[failed[0]]
-            told = f"{len(failed)} of {len(mine)} edits failed; {failed[0]}: {first['message']}"
+            told = f"{len(failed)} of {plural(len(mine), 'edit')} failed; {failed[0]}: {first['message']}"
             raise SomeFailedError(first["code"], told, f"all are in {output / 'failures'}")
 
 
@@ -127,6 +130,6 @@ def bench(
         pictures = output / "gallery.png"
         files.commit(pictures, lambda temporary: summary.gallery(output).save(temporary, format="PNG"))
         cells = [list(summary.cells(row)) for row in summary.rows(found)]
-        report.table(f"{len(found)} pairs, {output}", summary.HEAD, cells)
+        report.table(f"{plural(len(found), 'pair')}, {output}", summary.HEAD, cells)
         for path in (*(output / name for name in written), pictures):
             report.result(path, path.stem)

@@ -97,12 +97,14 @@ class Report:
                 self._write({"event": "state", **dataclasses.asdict(state)})
             self._write({"event": "next", "command": suggestion})
             return
-        table = Table(title=f"{run.path}: {record.text!r} on {record.model_name}", title_justify="left")
+        table = Table()
         for column in ("stage", "state", "size", "detail"):
             table.add_column(column, justify="right" if column == "size" else "left", overflow="fold")
         for state in found:
             table.add_row(state.stage, state.condition, filesize.decimal(state.size), state.detail)
         out = Console(highlight=False)
+        # A path that is broken into lines cannot be copied.
+        out.print(f"{run.path}: {record.text!r} on {record.model_name}", markup=False, soft_wrap=True)
         out.print(table, markup=False)
         out.print(f"next: {suggestion}", markup=False, soft_wrap=True)
 

@@ -13,6 +13,7 @@ from imagic_cli.cli.report import Report
 from imagic_cli.errors import UsageError
 from imagic_cli.events import Note
 from imagic_cli.locate import can_be_named
+from imagic_cli.names import plural
 
 app = typer.Typer(
     name="study",
@@ -62,7 +63,7 @@ def score(
             f"{each.method}\nover {each.against}": (each.rate.mean, each.rate.low, each.rate.high)
             for each in found.preferences
         }
-        title = f"{found.left.count} answers of {found.raters} raters"
+        title = f"{plural(found.left.count, 'answer')} of {plural(found.raters, 'rater')}"
         files.commit_bytes(output, preferences(rates, title).encode())
         report.table(title, HEAD, [each.cells for each in found.preferences])
         share = f"{100 * found.left.mean:.1f} % ({100 * found.left.low:.1f} to {100 * found.left.high:.1f})"

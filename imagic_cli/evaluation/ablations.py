@@ -15,7 +15,7 @@ from imagic_cli.errors import ArtifactError, UsageError
 from imagic_cli.evaluation.alignment import ClipScore
 from imagic_cli.evaluation.scoring import score
 from imagic_cli.events import Listener
-from imagic_cli.names import BASE
+from imagic_cli.names import BASE, plural
 from imagic_cli.record import Record
 from imagic_cli.resolve import sampling_settings
 from imagic_cli.run import Run
@@ -74,7 +74,7 @@ def lengths(
             tuned = part.read_record().model_copy(update={"finetune": record.finetune, "above": record.above})
             finetune(part, tuned, model, shorter.levels(), how, False, tell)
             made = generate(part, part.read_record(), model, record.generate, items, how, False, tell)
-        rows[f"{count} steps"] = made
+        rows[plural(count, "step")] = made
     return _figure(run, "optimize", {name: _read(each, items) for name, each in rows.items()}, items, record.text)
 
 

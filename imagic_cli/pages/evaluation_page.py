@@ -16,7 +16,7 @@ from imagic_cli.evaluation.evaluate import Summary
 from imagic_cli.evaluation.failures import KINDS, Candidates, Kind, Look, Verdict, candidates
 from imagic_cli.evaluation.plots import USEFUL, band, matched
 from imagic_cli.evaluation.table import markdown
-from imagic_cli.names import picture_name
+from imagic_cli.names import picture_name, plural
 from imagic_cli.pages import still
 
 # Of each kind of failure on the page; the table has all.
@@ -76,11 +76,11 @@ def write(folder: Path, found: Summary, beside: Beside) -> list[Path]:
     Raises:
         DiskError: the disk refused.
     """
-    title = f"{len(found.results)} edits"
+    title = plural(len(found.results), "edit")
     head = columns(found)
     judged = candidates(found.tables())
     compared = methods_rows(beside)
-    shared = f"{beside.shared} edits that every method has a picture of"
+    shared = f"{plural(beside.shared, 'edit')} that every method has a picture of"
     lines = [f"{title}, {len(found.failures)} failed.", "", *markdown(head, rows(found))]
     if compared:
         lines += ["", f"Over the {shared}:", "", *markdown(methods_columns(found), compared)]

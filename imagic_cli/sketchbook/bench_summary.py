@@ -16,6 +16,7 @@ from imagic_cli.errors import InputError
 from imagic_cli.evaluation import table
 from imagic_cli.evaluation.intervals import Interval, bootstrap
 from imagic_cli.evaluation.plots import band, matched
+from imagic_cli.names import plural
 from imagic_cli.sheet import contact_sheet
 from imagic_cli.sketchbook.bench import CURVE, ETAS, Score
 from imagic_cli.sketchbook.pairs import FIELDS
@@ -178,7 +179,7 @@ def by_field(pairs: Mapping[str, Scores], fields: Mapping[str, str]) -> str:
         for method, chosen in pooled.items():
             tries = _tries(some, _of(method, chosen))
             shares = [bootstrap(_successes(tries, floor)).told(".0f", 100) for floor in (-math.inf, *FLOORS)]
-            lines.append((f"{field}, {len(some)} pairs", method, *shares))
+            lines.append((f"{field}, {plural(len(some), 'pair')}", method, *shares))
     return "\n".join(table.markdown(head, lines)) + "\n"
 
 
@@ -275,7 +276,7 @@ HEAD = (
 
 def markdown(pairs: Mapping[str, Scores]) -> str:
     """The table of all rows, with how many pairs they are over, and by how much Imagic leads."""
-    lines = [f"{len(pairs)} pairs.", "", *table.markdown(HEAD, map(cells, rows(pairs)))]
+    lines = [f"{plural(len(pairs), 'pair')}.", "", *table.markdown(HEAD, map(cells, rows(pairs)))]
     head = ("Imagic minus", "best, points", *(f"at {floor:g} dB" for floor in FLOORS))
     told = ((method, *(each.told("+.0f") for each in found)) for method, found in leads(pairs).items())
     return "\n".join([*lines, "", *table.markdown(head, told)]) + "\n"
