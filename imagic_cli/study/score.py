@@ -72,7 +72,7 @@ def score(paths: Sequence[Path]) -> Score:
         (answer.left, answer.right) if answer.chosen == "left" else (answer.right, answer.left) for answer in answers
     )
     left = sum(answer.chosen == "left" for answer in answers)
-    raters = sum(bool(sheet.answers) for sheet in sheets.values())
+    raters = len({sheet.rater for sheet in sheets.values() if sheet.answers})
     return Score(list(_preferences(methods, wins)), exact(left, len(answers)), raters)
 
 
