@@ -11,7 +11,7 @@ from PIL import Image
 
 from imagic_cli import backends, image, photo
 from imagic_cli.errors import InputError, UsageError
-from imagic_cli.png import is_ours
+from imagic_cli.png import is_edit
 
 if TYPE_CHECKING:
     from imagic_cli.backends.source import Model
@@ -37,13 +37,16 @@ def check_free(
 
 
 def check_outside(file: Path, run: Path, flag: str) -> None:
-    """Refuse a file inside a run, whose files are what its commands make of them.
+    """Refuse a file inside this run or another, whose files are what its commands make of them.
 
     Raises:
         UsageError: it is inside.
     """
     if file.resolve().is_relative_to(run.resolve()):
         raise UsageError(f"{flag} {file} is inside the run", "name a file elsewhere")
+    for folder in file.resolve().parents:
+        if (folder / "run.json").is_file():
+            raise UsageError(f"{flag} {file} is inside the run {folder}", "name a file elsewhere")
 
 
 def check_copy(file: Path, run: Path | None, photograph: Path | None, force: bool) -> None:
@@ -64,7 +67,7 @@ def check_copy(file: Path, run: Path | None, photograph: Path | None, force: boo
     with contextlib.suppress(OSError, ValueError):
         if photograph is not None and file.samefile(photograph):
             raise _photograph(file)
-    check_free(file, is_ours, force)
+    check_free(file, is_edit, force)
 
 
 def is_picture(file: Path, picture: Image.Image) -> bool:

@@ -18,7 +18,7 @@ from imagic_cli.photo import quoted, read
 
 _KEY = "imagic"
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_AGAIN = "remove both and generate again"
+_AGAIN = "remove both and make it again"
 
 
 def save(path: Path, image: Image.Image, parameters: str, record: Mapping[str, object]) -> None:
@@ -68,6 +68,14 @@ def is_ours(path: Path) -> bool:
     except ArtifactError:
         return False
     return True
+
+
+def is_edit(path: Path) -> bool:
+    """Whether it is a picture that a run made, which can be made again: a scene may be a run's photograph."""
+    try:
+        return "eta" in read_record(path)
+    except ArtifactError:
+        return False
 
 
 def a1111(

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from imagic_cli import files, png
 from imagic_cli.artifacts import Embeddings, Loaded, Weights
-from imagic_cli.container import corrupt
 from imagic_cli.errors import ArtifactError, InputError
 from imagic_cli.freshness import refuse_stale
 from imagic_cli.lock import changed_meanwhile, held, holder
@@ -148,17 +147,18 @@ class Run:
         from imagic_cli import image as images
         from imagic_cli import photo
 
+        back = f"imagic optimize IMAGE TEXT --run {self.path} brings it back"
         if not self.image_file.is_file() or self.image_file.is_symlink():
-            raise ArtifactError(f"{self.image_file} is missing", "run imagic optimize again")
+            raise ArtifactError(f"{self.image_file} is missing", back)
         from PIL import Image
 
-        png.check_whole(self.image_file)
         try:
+            png.check_whole(self.image_file)
             image = Image.fromarray(photo.read(self.image_file).pixels)
-        except InputError as error:
-            raise corrupt(self.image_file) from error
+        except (ArtifactError, InputError) as error:
+            raise ArtifactError(f"{self.image_file} is damaged", back) from error
         if images.pixels_digest(image) != self.read_record().image.pixels:
-            raise ArtifactError(f"{self.image_file} has other pixels than the run began with", "restore it")
+            raise ArtifactError(f"{self.image_file} has other pixels than the run began with", back)
         return image
 
     def read_embeddings(self, record: Record) -> Loaded[Embeddings]:

@@ -42,6 +42,12 @@ def raise_on_signals() -> None:
         signal.signal(number, handler)
 
 
+def end_on_signals() -> None:
+    """A command that is done has nothing to clean up: from here on a signal ends the process, and no destructor's."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+
+
 def came() -> int:
     """The signal that was raised, even where a library swallowed the exception; 0 for none."""
     return max(getattr(signal.getsignal(number), "number", 0) for number in SIGNALS)

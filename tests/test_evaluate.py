@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
@@ -199,7 +200,7 @@ def test_shards_do_each_edit_once(pairs: Path, models: Path, clip: Path, tmp_pat
 def test_nothing_but_failures_is_told(models: Path, tmp_path: Path) -> None:
     (tmp_path / "pairs.csv").write_text("image,text\nnone.png,a bird\n")
     result = imagic("evaluate", tmp_path / "pairs.csv", "--out", tmp_path / "out", "--model", models / "sd", *GRID)
-    assert result.code == 3 and "its failures are in failures/" in result.err
+    assert result.code == 3 and "holds no results; 0001-none-a-bird: " in result.err
 
 
 def test_figures_of_two_networks_are_not_averaged(pairs: Path, models: Path, clip: Path, tmp_path: Path) -> None:
@@ -309,13 +310,16 @@ def test_a_photograph_or_a_text_that_has_changed_is_no_longer_done(pairs: Path, 
     assert result.stat().st_mtime_ns != before
     pairs.write_text(pairs.read_text().replace("a bird", "a bird!"))
     told = imagic(*command)
-    assert (told.code, "holds no results" in told.err) == (3, True), told.err
+    assert (told.code, "holds no results" in told.err) == (4, True), told.err
     pairs.write_text(pairs.read_text().replace("a bird!", "a bird"))
     toys.picture(32).save(tmp_path / "a b.png")
     told = imagic(*command)
-    assert (told.code, "holds no results" in told.err) == (3, True), told.err
+    assert (told.code, "holds no results" in told.err) == (4, True), told.err
     (failure,) = (out / "failures").iterdir()
-    assert "image changed" in failure.read_text()
+    assert "image changed" in failure.read_text() and f"remove {out / '0001-a-b-a-bird'}," in failure.read_text()
+    shutil.rmtree(out / "0001-a-b-a-bird")
+    done(*command)
+    assert not list((out / "failures").iterdir())
 
 
 def test_every_edit_has_a_name_of_its_own() -> None:

@@ -252,3 +252,19 @@ def test_files_honour_the_umask(mask: int, mode: int, run: Path, shared: Path) -
     assert set(codes) == {0}
     made = [path for path in [*run.rglob("*"), run.parent / "copy.png"] if path.is_file()]
     assert {oct(path.stat().st_mode & 0o777) for path in made} == {oct(mode)}
+
+
+SHORT = ("--optimize-steps", 1, "--finetune-steps", 1, "--steps", 1)
+
+
+def test_an_output_takes_no_place_in_another_run_nor_a_scene(photo: Path, models: Path) -> None:
+    for run in ("one", "two"):
+        done("edit", photo, "a bird", "--model", models / "sd", "--run", run, *SHORT)
+    done("scene", "a red bird on grass", "scene.png")
+    kept = Path("scene.png").read_bytes()
+    for place, told in (("one/images/eta-0.700_seed-0000.png", "is inside the run"), ("scene.png", "is another file")):
+        result = imagic("generate", "--run", "two", "-o", place)
+        assert (result.code, told in result.err) == (2, True), result.err
+    assert Path("scene.png").read_bytes() == kept and imagic("check", "one").code == 0
+    for _ in range(2):
+        done("generate", "--run", "two", "-o", "mine.png")

@@ -121,6 +121,22 @@ def test_a_dry_run_tells_what_is_there_already(photo: Path, models: Path) -> Non
     assert "needs --force" in done(*edit, "--optimize-steps", 3, "--dry-run").out
 
 
+@pytest.mark.parametrize("content", [None, b"no picture"])
+def test_the_photograph_in_a_run_is_brought_back(photo: Path, models: Path, content: bytes | None) -> None:
+    command = ["optimize", photo, TEXT, "--model", models / "sd", "--run", "run", "--steps", 2]
+    done(*command)
+    image = Path("run/image.png")
+    before = image.read_bytes()
+    image.unlink()
+    if content is not None:
+        image.write_bytes(content)
+    told = imagic("finetune", "--run", "run", "--steps", 1)
+    assert (told.code, "imagic optimize IMAGE TEXT --run run brings it back" in told.err) == (4, True), told.err
+    done(*command)
+    assert image.read_bytes() == before
+    assert imagic("check", "run").code == 0
+
+
 def test_a_text_longer_than_the_window_is_told(photo: Path, models: Path) -> None:
     result = done("optimize", photo, "a" * 75 + "bcd", "--model", models / "sd", "--run", "run", "--steps", 1)
     assert "cut off: 'b c d'" in result.err or "cut off: 'bcd'" in result.err

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,3 +85,12 @@ def test_a_signal_after_the_last_step_waits_for_the_result(
     assert (found == "") is not twice
     assert (stage in Run(run).read_record().history) is not twice
     assert not subject.finish(stage, run)
+
+
+def test_a_signal_after_the_work_ends_the_process_without_a_word() -> None:
+    script = (
+        "import atexit, signal, sys; from imagic_cli.cli import main; sys.argv = ['imagic', '--version'];"
+        "atexit.register(lambda: signal.raise_signal(signal.SIGTERM)); main()"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGTERM, "")

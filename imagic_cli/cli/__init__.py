@@ -12,7 +12,7 @@ import typer
 from imagic_cli.cli import usage
 from imagic_cli.cli.streams import nowhere, open_streams
 from imagic_cli.errors import ImagicError, Interrupted
-from imagic_cli.signals import came, raise_on_signals
+from imagic_cli.signals import came, end_on_signals, raise_on_signals
 
 # Read while torch is imported, so set before.
 ENVIRONMENT = {
@@ -33,7 +33,9 @@ def main() -> None:
         os.environ.setdefault(name, value)
     raise_on_signals()
     open_streams()
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    end_on_signals()
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -93,6 +95,10 @@ def _say(text: str) -> None:
 
 
 def _flush(code: int) -> int:
+    try:
+        sys.stderr.flush()
+    except OSError:
+        nowhere(sys.stderr.fileno())
     try:
         sys.stdout.flush()
     except OSError as error:

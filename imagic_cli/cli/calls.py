@@ -49,7 +49,7 @@ def new_edit(
     override(OptimizeSettings(), train)
     if image is not None and not says_something(text, "the text"):
         raise UsageError(
-            "no text says what the edited picture shows", 'such as: imagic optimize img.png "a sitting dog"'
+            "no text says what the edited picture shows", 'write it behind the photograph: img.png "a sitting dog"'
         )
     for name, value in vars(model).items():
         says_something(value, f"--{name}")

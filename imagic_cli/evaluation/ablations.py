@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -11,9 +10,10 @@ from PIL import Image
 from imagic_cli import files
 from imagic_cli.backends.source import Model
 from imagic_cli.config import How
-from imagic_cli.errors import ArtifactError, UsageError
+from imagic_cli.errors import UsageError
 from imagic_cli.evaluation.alignment import ClipScore
 from imagic_cli.evaluation.scoring import score
+from imagic_cli.evaluation.silent import replaceable
 from imagic_cli.events import Listener
 from imagic_cli.names import BASE, plural
 from imagic_cli.record import Record
@@ -68,7 +68,7 @@ def lengths(
         shorter = record.model_copy(
             update={"optimize": record.optimize.model_copy(update={"steps": count}), "history": {}}
         )
-        with _replaceable(part):
+        with replaceable(part):
             optimize(part, shorter, image, model, how, False, tell)
             # Where that was done already, the part has not heard of the run's stage B of today yet.
             tuned = part.read_record().model_copy(update={"finetune": record.finetune, "above": record.above})
@@ -114,7 +114,7 @@ def super_resolution(
             part.write_record(tuned.model_copy(update={"history": {}}))
             for file in (run.image_file, run.embeddings_file, run.weights_file(BASE)):
                 files.commit_bytes(part.path / file.name, file.read_bytes())
-        with _replaceable(part):
+        with replaceable(part):
             finetune(part, tuned, model, (BASE,) if name == "pretrained" else tuned.levels(), how, False, tell)
             pictures = sampled(part, record.sizes[len(record.above)])
         rows[label] = _read(pictures, items)
@@ -122,15 +122,6 @@ def super_resolution(
         paths = {item: pictures.path(item) for item in items}
         score(paths, photo, record.text, clip, tell).save(tables[-1])
     return [_figure(run, "super-resolution", rows, items, record.text), *tables]
-
-
-@contextlib.contextmanager
-def _replaceable(part: Run) -> Iterator[None]:
-    # What is in it can be made again from the run around it.
-    try:
-        yield
-    except ArtifactError as error:
-        raise ArtifactError(error.args[0], f"remove {part.path}, and it is made anew") from error
 
 
 def _figure(run: Run, name: str, rows: dict[str, list[Image.Image]], items: Sequence[Item], text: str) -> Path:

@@ -14,12 +14,12 @@ from typing import Any
 
 from imagic_cli import files
 from imagic_cli.config import How, ModelFlags
-from imagic_cli.errors import ArtifactError, ImagicError, InputError
+from imagic_cli.errors import ArtifactError, ImagicError, InputError, SomeFailedError
 from imagic_cli.evaluation.alignment import ClipScore
 from imagic_cli.evaluation.intervals import Interval, bootstrap
 from imagic_cli.evaluation.scoring import aligner, score
 from imagic_cli.evaluation.settings import keep_to
-from imagic_cli.evaluation.silent import Recipe, nobody, resolved, sampled, tuned
+from imagic_cli.evaluation.silent import Recipe, nobody, replaceable, resolved, sampled, tuned
 from imagic_cli.evaluation.table import Table, preferred_fidelity
 from imagic_cli.events import Listener, Note
 from imagic_cli.manifest import Pair
@@ -88,19 +88,23 @@ class Evaluation:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         self._check_settings(entries)
         todo = [entry for entry in entries if _result(self.folder, entry, self.items) is None]
+        for entry in set(entries) - set(todo):
+            files.remove(self._failure(entry))
         began = time.monotonic()
         for done, entry in enumerate(todo, 1):
-            failure = self.folder / "failures" / f"{entry.name}.json"
             try:
-                with continued():
+                with continued(), replaceable(Run(self.folder / entry.name)):
                     self._save(self.folder / "results" / f"{entry.name}.json", self._edit(entry))
-                files.remove(failure)
+                files.remove(self._failure(entry))
                 told = "done"
             except ImagicError as error:
                 told = f"failed: {error}"
-                self._save(failure, {"text": entry.text, "code": error.code, "message": str(error)})
+                self._save(self._failure(entry), {"text": entry.text, "code": error.code, "message": str(error)})
             minutes = (time.monotonic() - began) / done * (len(todo) - done) / 60
             self.tell(Note(f"{entry.name}: {told}; {done} of {len(todo)}, about {minutes:.0f} min left"))
+
+    def _failure(self, entry: Entry) -> Path:
+        return self.folder / "failures" / f"{entry.name}.json"
 
     def _check_settings(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
@@ -205,14 +209,19 @@ def summary(folder: Path, entries: Sequence[Entry], items: Sequence[Item]) -> Su
         items: which images of each edit count.
 
     Raises:
+        SomeFailedError: there are failures alone.
         InputError: there are no results, or they were measured with different networks, which may not be averaged.
     """
     found = {entry.name: _result(folder, entry, items) for entry in entries}
     results = {name: _cut(result, items) for name, result in found.items() if result is not None}
     failed = {name: _read(folder / "failures" / f"{name}.json", _FAILURE) for name in found if name not in results}
     failures = {name: failure for name, failure in failed.items() if failure is not None}
+    if not results and failures:
+        name, first = next(iter(failures.items()))
+        told = f"{folder} holds no results; {name}: {first['message']}"
+        raise SomeFailedError(first["code"], told, f"all are in {folder / 'failures'}")
     if not results:
-        raise InputError(f"{folder} holds no results", "its failures are in failures/" if failures else "")
+        raise InputError(f"{folder} holds no results")
     names = [tuple(name for name in each["rows"][0] if name not in {"eta", "seed"}) for each in results.values()]
     if len(set(names)) > 1:
         raise InputError(f"{folder} holds figures of different networks: {', '.join(sorted({str(n) for n in names}))}")

@@ -86,8 +86,8 @@ class Rival:
         folder = self.run.path / "baselines" / self.method
         for path in sorted(folder.glob(f"{SETTING[self.method]}-*.png")):
             if not self._is_of(path, stamp):
-                files.remove(folder / "metrics.csv")
-                files.remove(path)
+                for gone in (folder / "metrics.csv", path, path.with_suffix(".json")):
+                    files.remove(gone)
 
     def _drawer(self, target: Embedding, null: Embedding) -> Callable[[Item], Tensor]:
         precision = Precision(self.sampling.dtype, pick_device(self.how.device))

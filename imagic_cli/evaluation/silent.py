@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from imagic_cli.config import How, ModelFlags
+from imagic_cli.errors import ArtifactError
 from imagic_cli.events import Event
 from imagic_cli.resolve import Edit, Flags, new_edit, planned, sampling_settings
+from imagic_cli.run import Run
 from imagic_cli.stages.finetune import finetune
 from imagic_cli.stages.generate import generate
 from imagic_cli.stages.optimize import optimize
@@ -59,6 +62,15 @@ def sampled(ready: Edit, items: Sequence[Item], how: How, pretrained: bool = Fal
     record = ready.run.read_record()
     sampling = sampling_settings(record, {"pretrained": pretrained or None}, how)
     return generate(ready.run, record, ready.model, sampling, items, how, force, nobody)
+
+
+@contextlib.contextmanager
+def replaceable(run: Run) -> Iterator[None]:
+    """Around work in a run that can be made again from what is outside it: a refusal says to remove it."""
+    try:
+        yield
+    except ArtifactError as error:
+        raise ArtifactError(error.args[0], f"remove {run.path}, and it is made anew") from error
 
 
 def nobody(_event: Event) -> None:

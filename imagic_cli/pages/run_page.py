@@ -117,7 +117,8 @@ def _tradeoff(found: Series) -> str | None:
 
 def _measure(run: Run, record: Record, found: Series) -> str | None:
     made = next((each.record for each in found.pictures.values()), None)
-    if made is None or found.table is not None or found.setting != "eta":
+    # A sweep measures what is sampled to the end.
+    if made is None or found.table is not None or found.setting != "eta" or made.get("size") is not None:
         return None
     return typed.sweep(run, record, made, found.values, found.seeds)
 

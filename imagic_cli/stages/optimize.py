@@ -11,6 +11,7 @@ from imagic_cli import backends, files
 from imagic_cli.artifacts import Embeddings
 from imagic_cli.backends.source import Model
 from imagic_cli.config import How
+from imagic_cli.errors import ArtifactError
 from imagic_cli.events import Finished, Listener, Note
 from imagic_cli.freshness import check_progress, drop_progress, is_done
 from imagic_cli.lock import changed_meanwhile
@@ -63,6 +64,7 @@ def optimize(
             release(precision.device)
         else:
             drop_progress(run.progress_file("optimize"), stamp)
+            _bring_back(run, image)
             recorded = run.read_record()
             if recorded.model != record.model:
                 # The same model from another place: later stages look for it there.
@@ -75,11 +77,23 @@ def _begin(run: Run, record: Record, image: Image.Image, before: Record | None) 
     if before is not None and run.read_record() != before:
         raise changed_meanwhile(run.path)
 
+    _save_image(run, image)
+    run.write_record(record)
+
+
+def _bring_back(run: Run, image: Image.Image) -> None:
+    # The stamp has its pixels: what is done was done with these.
+    try:
+        run.read_image()
+    except ArtifactError:
+        _save_image(run, image)
+
+
+def _save_image(run: Run, image: Image.Image) -> None:
     def save(temporary: Path) -> None:
         image.save(temporary, format="PNG")
 
     files.commit(run.image_file, save)
-    run.write_record(record)
 
 
 def _train(
