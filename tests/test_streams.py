@@ -54,3 +54,12 @@ def test_a_closed_stream_changes_no_code(closed: str, command: str, code: int, r
     assert b"Traceback" not in made.stderr
     check = subprocess.run([*IMAGIC, "check", "run"], capture_output=True, check=False)
     assert check.returncode == 0, check.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's full device")
+def test_a_full_stream_is_told_once_and_changes_no_other_code() -> None:
+    with Path("/dev/full").open("w") as full:
+        told = subprocess.run([*IMAGIC, "doctor"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        mute = subprocess.run([*IMAGIC, "status", "nope"], stdout=subprocess.PIPE, stderr=full, check=False)
+    assert (told.returncode, told.stderr.count("No space left")) == (6, 1), told.stderr
+    assert mute.returncode == 4

@@ -104,6 +104,7 @@ def _flush(code: int) -> int:
     except OSError as error:
         # What is still buffered would fail again when the interpreter ends.
         nowhere(sys.stdout.fileno())
-        _say(f"stdout: {error.strerror}")
+        if not code:
+            _say(f"stdout: {error.strerror}")
         return code or 6
     return code
