@@ -15,7 +15,7 @@ from PIL import Image
 
 from imagic_cli.errors import InputError
 from imagic_cli.evaluation import evaluate
-from imagic_cli.evaluation.evaluate import Summary, entries, summary
+from imagic_cli.evaluation.summary import Summary, entries, summary
 from imagic_cli.fit import Step
 from imagic_cli.manifest import Pair, read_pairs
 from imagic_cli.stages import training

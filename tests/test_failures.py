@@ -13,8 +13,8 @@ from browser import browser, keep_shot, quiet_page
 from PIL import Image
 
 from imagic_cli.evaluation.beside import Beside
-from imagic_cli.evaluation.evaluate import Entry, summary
 from imagic_cli.evaluation.failures import MOVED, SUBTLE, Candidates, candidates
+from imagic_cli.evaluation.summary import Entry, summary
 from imagic_cli.evaluation.table import Table
 from imagic_cli.names import picture_name
 from imagic_cli.pages.evaluation_page import MOST_SHOWN, write

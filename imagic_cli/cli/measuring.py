@@ -9,7 +9,6 @@ from imagic_cli.cli import checks
 from imagic_cli.cli import options as o
 from imagic_cli.cli.report import Report
 from imagic_cli.config import ModelFlags
-from imagic_cli.errors import SomeFailedError
 from imagic_cli.names import plural
 
 
@@ -60,8 +59,9 @@ def evaluate(
         answers = {name: results(folder, listed) for name, folder in others.items()}
         mine = checks.sharded(len(listed), shard)
         from imagic_cli.evaluation.beside import measured
-        from imagic_cli.evaluation.evaluate import Evaluation, entries, summary
+        from imagic_cli.evaluation.evaluate import Evaluation
         from imagic_cli.evaluation.silent import Recipe
+        from imagic_cli.evaluation.summary import check_failures, entries, summary
         from imagic_cli.pages.evaluation_page import columns, methods_columns, methods_rows, rows, write
 
         named = ModelFlags(model, preset, revision, variant, config)
@@ -79,11 +79,7 @@ def evaluate(
             report.table(title, methods_columns(found), compared)
         for page in pages:
             report.result(page, page.stem)
-        failed = [name for name in (every[number].name for number in mine) if name in found.failures]
-        if failed:
-            first = found.failures[failed[0]]
-            told = f"{len(failed)} of {plural(len(mine), 'edit')} failed; {failed[0]}: {first['message']}"
-            raise SomeFailedError(first["code"], told, f"all are in {output / 'failures'}")
+        check_failures(output, found, [every[number] for number in mine])
 
 
 def bench(

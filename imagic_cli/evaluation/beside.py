@@ -11,10 +11,10 @@ from PIL import Image, ImageOps
 from imagic_cli import files
 from imagic_cli.errors import InputError
 from imagic_cli.evaluation.alignment import ClipScore
-from imagic_cli.evaluation.evaluate import Entry, Summary
 from imagic_cli.evaluation.intervals import Interval, bootstrap
 from imagic_cli.evaluation.scoring import score
 from imagic_cli.evaluation.silent import nobody
+from imagic_cli.evaluation.summary import Entry, Summary
 from imagic_cli.evaluation.table import Row
 from imagic_cli.manifest import Pair
 from imagic_cli.names import slug

@@ -12,9 +12,9 @@ from markupsafe import Markup
 
 from imagic_cli import files
 from imagic_cli.evaluation.beside import Beside
-from imagic_cli.evaluation.evaluate import Summary
 from imagic_cli.evaluation.failures import KINDS, Candidates, Kind, Look, Verdict, candidates
 from imagic_cli.evaluation.plots import USEFUL, band, matched
+from imagic_cli.evaluation.summary import Summary
 from imagic_cli.evaluation.table import markdown
 from imagic_cli.names import picture_name, plural
 from imagic_cli.pages import still
