@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from imagic_cli.evaluation.alignment import ClipScore
 from imagic_cli.evaluation.scoring import aligner, score
 from imagic_cli.evaluation.settings import keep_to
 from imagic_cli.evaluation.silent import Recipe, nobody, replaceable, resolved, sampled, tuned
-from imagic_cli.evaluation.summary import Entry, digest, result
+from imagic_cli.evaluation.summary import Entry, result
 from imagic_cli.events import Listener, Note
 from imagic_cli.names import BASE
 from imagic_cli.resolve import check_model
@@ -65,6 +66,7 @@ class Evaluation:
         for name in ("results", "failures"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         self._check_settings(entries)
+        self._forget_changed(entries)
         todo = [entry for entry in entries if result(self.folder, entry, self.items) is None]
         for entry in set(entries) - set(todo):
             files.remove(self._failure(entry))
@@ -80,6 +82,13 @@ class Evaluation:
                 self._save(self._failure(entry), {"text": entry.text, "code": error.code, "message": str(error)})
             minutes = (time.monotonic() - began) / done * (len(todo) - done) / 60
             self.tell(Note(f"{entry.name}: {told}; {done} of {len(todo)}, about {minutes:.0f} min left"))
+
+    def _forget_changed(self, entries: Sequence[Entry]) -> None:
+        # Here, where a photograph is one of a shard's, and not where all results of a list are read.
+        for entry in entries:
+            known = result(self.folder, entry, ())
+            if known is not None and _digest(entry.image) not in {known.get("photograph"), None}:
+                files.remove(self.folder / "results" / f"{entry.name}.json")
 
     def _failure(self, entry: Entry) -> Path:
         return self.folder / "failures" / f"{entry.name}.json"
@@ -121,7 +130,7 @@ class Evaluation:
         ]
         return {
             "text": entry.text,
-            "photograph": digest(entry.image),
+            "photograph": _digest(entry.image),
             "image": f"{entry.name}/image.png",
             "sheet": f"{entry.name}/{pictures.sheet_file.relative_to(run_path).as_posix()}",
             "alignment": table.alignment,
@@ -143,3 +152,11 @@ class Evaluation:
 
     def _save(self, path: Path, content: Mapping[str, Any]) -> None:
         files.commit_bytes(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def _digest(image: Path) -> str | None:
+    # Of the file; None where it is away, which is no change.
+    try:
+        return hashlib.sha256(image.read_bytes()).hexdigest() if image.is_file() else None
+    except OSError:
+        return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -127,9 +126,9 @@ def _means(results: Mapping[str, dict[str, Any]], name: str, eta: str) -> list[f
 
 
 def result(folder: Path, entry: Entry, items: Sequence[Item]) -> dict[str, Any] | None:
-    """What an edit came to, if it is of this photograph and text and has all of these images; else None."""
+    """What an edit came to, if it is of this text and has all of these images; else None."""
     found = _read(folder / "results" / f"{entry.name}.json", _RESULT)
-    if found is None or found["text"] != entry.text or digest(entry.image) not in {found.get("photograph"), None}:
+    if found is None or found["text"] != entry.text:
         return None
     return found if {(row["eta"], row["seed"]) for row in found["rows"]} >= set(items) else None
 
@@ -144,12 +143,5 @@ def _read(path: Path, names: set[str]) -> dict[str, Any] | None:
 
 
 def _cut(result: dict[str, Any], items: Sequence[Item]) -> dict[str, Any]:
-    return result | {"rows": [row for row in result["rows"] if (row["eta"], row["seed"]) in set(items)]}
-
-
-def digest(image: Path) -> str | None:
-    """Of a photograph's file, which its result keeps; None where it is away, which is no change."""
-    try:
-        return hashlib.sha256(image.read_bytes()).hexdigest() if image.is_file() else None
-    except OSError:
-        return None
+    wanted = set(items)
+    return result | {"rows": [row for row in result["rows"] if (row["eta"], row["seed"]) in wanted]}
