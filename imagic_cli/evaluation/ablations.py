@@ -70,9 +70,7 @@ def lengths(
         )
         with replaceable(part):
             optimize(part, shorter, image, model, how, False, tell)
-            # Where that was done already, the part has not heard of the run's stage B of today yet.
-            tuned = part.read_record().model_copy(update={"finetune": record.finetune, "above": record.above})
-            finetune(part, tuned, model, shorter.levels(), how, False, tell)
+            finetune(part, shorter, model, shorter.levels(), how, False, tell)
             made = generate(part, part.read_record(), model, record.generate, items, how, False, tell)
         rows[plural(count, "step")] = made
     return _figure(run, "optimize", {name: _read(each, items) for name, each in rows.items()}, items, record.text)

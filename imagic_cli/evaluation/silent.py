@@ -47,9 +47,7 @@ def tuned(image: Path, text: str, folder: Path, model: ModelFlags, recipe: Recip
     """
     ready = resolved(image, text, folder, model, recipe, how)
     optimize(ready.run, ready.record, ready.image, ready.model, how, False, nobody, ready.before)
-    # What stage A noted there is kept; where it was done already, the run has not heard of this recipe yet.
-    record = ready.run.read_record().model_copy(update={"finetune": ready.record.finetune, "above": ready.record.above})
-    finetune(ready.run, record, ready.model, record.levels(), how, False, nobody)
+    finetune(ready.run, ready.record, ready.model, ready.record.levels(), how, False, nobody)
     return ready
 
 
