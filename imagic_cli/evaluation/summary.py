@@ -85,9 +85,7 @@ def summary(folder: Path, entries: Sequence[Entry], items: Sequence[Item]) -> Su
     failed = {name: _read(folder / "failures" / f"{name}.json", _FAILURE) for name in found if name not in results}
     failures = {name: failure for name, failure in failed.items() if failure is not None}
     if not results and failures:
-        name, first = next(iter(failures.items()))
-        told = f"{folder} holds no results; {name}: {first['message']}"
-        raise SomeFailedError(first["code"], told, f"all are in {folder / 'failures'}")
+        raise _failed(folder, f"{folder} holds no results", failures)
     if not results:
         raise InputError(f"{folder} holds no results")
     names = [tuple(name for name in each["rows"][0] if name not in {"eta", "seed"}) for each in results.values()]
@@ -109,11 +107,14 @@ def check_failures(folder: Path, found: Summary, entries: Sequence[Entry]) -> No
     Raises:
         SomeFailedError: some of them failed.
     """
-    failed = [entry.name for entry in entries if entry.name in found.failures]
-    if failed:
-        first = found.failures[failed[0]]
-        told = f"{len(failed)} of {plural(len(entries), 'edit')} failed; {failed[0]}: {first['message']}"
-        raise SomeFailedError(first["code"], told, f"all are in {folder / 'failures'}")
+    failures = {entry.name: found.failures[entry.name] for entry in entries if entry.name in found.failures}
+    if failures:
+        raise _failed(folder, f"{len(failures)} of {plural(len(entries), 'edit')} failed", failures)
+
+
+def _failed(folder: Path, message: str, failures: Mapping[str, dict[str, Any]]) -> SomeFailedError:
+    name, first = next(iter(failures.items()))
+    return SomeFailedError(first["code"], f"{message}; {name}: {first['message']}", f"all are in {folder / 'failures'}")
 
 
 def _means(results: Mapping[str, dict[str, Any]], name: str, eta: str) -> list[float]:
