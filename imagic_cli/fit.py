@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from imagic_cli.errors import NumberError
 from imagic_cli.noise import Stream
 from imagic_cli.updates import Updates
 
 Objective = Callable[[torch.Generator], Tensor]
-"""One step's loss, a scalar, from that step's random numbers; or what `Updates.differentiate` makes of it."""
+"""One step's loss, a scalar, from that step's random numbers; or what else `Updates.make` takes."""
 
 
 @dataclass(frozen=True)
@@ -42,4 +43,8 @@ def fit(updates: Updates, objective: Objective, steps: int, stream: Stream, star
         NumberError: a loss or gradient is not finite; the update that it would have spoiled is not made.
     """
     for index in range(start + 1, steps + 1):
-        yield Step(index, updates.make(objective(stream.at(index)), index))
+        try:
+            loss = updates.make(objective(stream.at(index)))
+        except NumberError as error:
+            raise NumberError(f"{error} at step {index}") from error
+        yield Step(index, loss)

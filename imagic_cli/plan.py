@@ -16,13 +16,16 @@ from imagic_cli.backends.source import Model
 from imagic_cli.config import FinetuneSettings, SamplingSettings, TrainSettings
 from imagic_cli.embedding import Embedding
 from imagic_cli.names import part, plural
-from imagic_cli.precision import DTYPES
+from imagic_cli.precision import DTYPES, Precision
 from imagic_cli.record import Record
+from imagic_cli.replay import is_replayed
 from imagic_cli.tuning import leaves
 
 # Networks of convolutions and attention reach about this part of the rate of one large matrix product.
 _EFFICIENCY = 0.5
 _MOMENTS = 2
+# In which a replayed step keeps frozen weights beside the model's own: forwards and backwards.
+_ORDERS = 2
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,8 @@ def _trained(name: str, blank: Blank, settings: TrainSettings, device: torch.dev
     # Of what is trained, master weights and moments in fp32, and gradients: in half precision these and the copies that
     # they are of take as much. The frozen rest is in fp32 while it is loaded, unless all but a LoRA is frozen.
     rest = 4 if isinstance(settings, FinetuneSettings) and settings.method != "lora" else dtype.itemsize
-    memory = trained * 4 * (2 + _MOMENTS) + frozen * rest
+    replayed = is_replayed(Precision(settings.dtype, device), blank.level.module)
+    memory = trained * 4 * (2 + _MOMENTS) + frozen * rest * (1 + _ORDERS * replayed)
     disk = 2 * trained * 4 * (1 + _MOMENTS)
     return _cost(name, _training(settings), flop * settings.steps, memory, activations, disk, device, dtype)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from imagic_cli.errors import MemoryShortError, UsageError
@@ -71,9 +72,14 @@ def placed(denoiser: Any, device: torch.device) -> Any:
     # Channels last makes a step of a network of ten million weights a tenth faster on a processor; one of Stable
     # Diffusion's size it does not. On a GPU it is the order that half precision's convolutions work in: a step of A is
     # a fifth faster there. (Not by a trial at each start: the order decides the last bits.)
-    if device.type == "cuda" or (device.type == "cpu" and sum(p.numel() for p in denoiser.parameters()) < _SMALL):
+    if device.type == "cuda" or (device.type == "cpu" and is_small(denoiser)):
         return denoiser.to(device, memory_format=torch.channels_last)
     return denoiser.to(device)
+
+
+def is_small(denoiser: nn.Module) -> bool:
+    """Whether what its operations cost by their number shows beside what they compute."""
+    return sum(p.numel() for p in denoiser.parameters()) < _SMALL
 
 
 def ready_attention(device: torch.device) -> contextlib.AbstractContextManager[object]:

@@ -17,6 +17,7 @@ from imagic_cli.scale import Scale
 # Within the backward pass they are small enough to stay in a processor's cache, and large enough that what a call of an
 # optimizer costs does not show. After it larger ones are faster on a GPU, and little beside all gradients.
 _WITHIN_BYTES, _AFTER_BYTES = 4 << 20, 256 << 20
+_GRADIENT = "a gradient stopped being finite"
 
 
 class Updates:
@@ -49,7 +50,7 @@ class Updates:
         chunks = _chunks(reversed(pairs), _WITHIN_BYTES if scale is None else _AFTER_BYTES)
         self.parts = [_Part(group, make) for group in chunks]
         self._of = {leaf: part for part in self.parts for leaf in part.rows}
-        self._index = 0
+        self._with = {copy: part for part in self.parts for copy in part.copies}
         self._graph: torch.cuda.CUDAGraph | None = None
         self._made = False
         self.torn = False
@@ -61,25 +62,35 @@ class Updates:
             if scale is None
         ]
 
-    def make(self, loss: Tensor, index: int) -> float:
-        """Differentiate `loss`, update every leaf and return the loss; `index` names the step in an error.
+    def make(self, loss: Tensor) -> float:
+        """Differentiate `loss`, update every leaf and return the loss.
 
-        In place of a loss it takes what `differentiate` made of one.
+        In place of a loss it takes what `differentiate` made of one, or one whose gradients `take` was given.
 
         Raises:
             NumberError: the loss or a gradient is not finite. No leaf has changed, unless `torn`.
         """
-        self._index, self.torn = index, False
         if self.scale is not None:
             return self._update_all(self.differentiate(loss) if loss.requires_grad else loss, self.scale)
-        value = _finite(loss.item(), index)
-        loss.backward()
+        if loss.requires_grad:
+            self.begin(loss)
+            loss.backward()
         for part in self.parts:
             # Some of its leaves had no part in the loss.
             if part.missing < len(part.copies):
                 self._update(part)
         self.torn = False
-        return value
+        return loss.item()
+
+    def begin(self, loss: Tensor) -> None:
+        """Before its gradients: refuse a loss that is not finite."""
+        self.torn = False
+        _check_finite(loss.item())
+
+    def take(self, copy: Tensor, gradient: Tensor) -> None:
+        """A gradient that autograd did not bring, laid out like its copy, which nothing reads until it is updated."""
+        copy.grad = gradient
+        self._arrived(self._with[copy], copy)
 
     def differentiate(self, loss: Tensor) -> Tensor:
         """Leave the gradients of the scaled loss at the leaves' copies, and give loss and largest gradient, (2,)."""
@@ -122,12 +133,13 @@ class Updates:
         gradients = part.take_gradients()
         # A product with itself is the fastest pass over a tensor.
         if not torch.stack([row.dot(row) for row in gradients]).isfinite().all():
-            raise _not_finite(self._index)
+            raise NumberError(_GRADIENT)
         part.step()
         part.drop_gradients()
         self.torn = True
 
     def _update_all(self, found: Tensor, scale: Scale) -> float:
+        self.torn = False
         # The step's one wait for a GPU.
         value, most = (float(each) for each in found.tolist())
         fine = math.isfinite(value) and math.isfinite(most)
@@ -136,11 +148,11 @@ class Updates:
         if not self.graphed:
             for part in self.parts:
                 part.drop_gradients()
-        _finite(value, self._index)
+        _check_finite(value)
         if fine:
             scale.passed()
         elif not scale.overflowed():
-            raise _not_finite(self._index)
+            raise NumberError(_GRADIENT)
         return value
 
     def _launch(self, scale: Scale) -> None:
@@ -266,11 +278,6 @@ def _chunks(pairs: Iterable[tuple[Tensor, Tensor]], size: int) -> Iterator[list[
         yield chunk
 
 
-def _finite(value: float, index: int) -> float:
-    if not math.isfinite(value):
-        raise NumberError(f"the loss became {value} at step {index}")
-    return value
-
-
-def _not_finite(index: int) -> NumberError:
-    return NumberError(f"a gradient stopped being finite at step {index}")
+def _check_finite(loss: float) -> None:
+    if not math.isfinite(loss):
+        raise NumberError(f"the loss became {loss}")

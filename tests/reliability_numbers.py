@@ -17,7 +17,7 @@ from imagic_cli.artifacts import Progress
 from imagic_cli.backends.latent import LatentBackend, LatentCodec
 from imagic_cli.container import verify
 from imagic_cli.fit import Step
-from imagic_cli.updates import Updates
+from imagic_cli.updates import Updates, _Part
 
 _EVERY = 4
 _SAVING = {"optimize": "--gradient-checkpointing", "finetune": "--optimizer adam8bit", "generate": "--batch-size"}
@@ -84,21 +84,6 @@ def soak(count: int, folder: Path, report_progress: ReportProgress, steps: int =
 _SOAKED = {stage: ["--probe-every", 50, "--checkpoint-every", 50] for stage in ("optimize", "finetune")}
 
 
-class _Poison(torch.autograd.Function):
-    """Passes a number on, and a value of choice back."""
-
-    @staticmethod
-    def forward(context: object, loss: Tensor, value: float | Exception) -> Tensor:
-        context.value = value
-        return loss.clone()
-
-    @staticmethod
-    def backward(context: object, gradient: Tensor) -> tuple[Tensor, None]:
-        if isinstance(context.value, Exception):
-            raise context.value
-        return gradient * context.value, None
-
-
 def _poisoned(subject: Subject, stage: str, where: str, value: float, step: int, folder: Path) -> str:
     run, err = subject.begin(stage, folder / "run"), folder / "stderr"
     extra = [] if stage == "generate" else ["--checkpoint-every", _EVERY]
@@ -137,7 +122,7 @@ def _poison(stage: str, where: str, value: float, step: int) -> Callable[[], Non
             LatentBackend.render = rendered
             return
         if where in {"loss", "gradient"}:
-            _at_call(step, lambda loss: _spoil(loss, where, value))
+            _spoil(where, value, step)
             return
         real = training.fit
 
@@ -155,21 +140,37 @@ def _poison(stage: str, where: str, value: float, step: int) -> Callable[[], Non
     return before
 
 
-def _spoil(loss: Tensor, where: str, value: float) -> Tensor:
-    return loss * value if where == "loss" else _Poison.apply(loss, value)
+def _spoil(where: str, value: float, step: int) -> None:
+    if where == "gradient":
 
+        def spoiled(gradients: list[Tensor]) -> list[Tensor]:
+            for gradient in gradients:
+                gradient.mul_(value)
+            return gradients
 
-def _at_call(step: int, change: Callable[[Tensor], Tensor]) -> None:
-    from imagic_cli.stages import training
+        _at_gradients(step, spoiled)
+        return
+    begin, calls = Updates.begin, [0]
 
-    real, calls = training.denoising_loss, [0]
-
-    def loss(*arguments: object) -> Tensor:
+    def begun(updates: Updates, loss: Tensor) -> None:
         calls[0] += 1
-        found = real(*arguments)
-        return change(found) if calls[0] == step else found
+        begin(updates, loss * value if calls[0] == step else loss)
 
-    training.denoising_loss = loss
+    Updates.begin = begun
+
+
+def _at_gradients(step: int, change: Callable[[list[Tensor]], list[Tensor]]) -> None:
+    """Change the gradients of a step as an optimizer is about to have them."""
+    begin, take, calls = Updates.begin, _Part.take_gradients, [0]
+
+    def begun(updates: Updates, loss: Tensor) -> None:
+        calls[0] += 1
+        begin(updates, loss)
+
+    def taken(part: _Part) -> list[Tensor]:
+        return change(take(part)) if calls[0] == step else take(part)
+
+    Updates.begin, _Part.take_gradients = begun, taken
 
 
 def _short(subject: Subject, stage: str, part: str, kind: str, folder: Path) -> str:
@@ -188,7 +189,11 @@ def _run_short(part: str, kind: str) -> None:
     from imagic_cli.stages import training
 
     if part == "backward":
-        _at_call(10, lambda loss: _Poison.apply(loss, _failure(kind)))
+
+        def fail_with(_gradients: list[Tensor]) -> list[Tensor]:
+            raise _failure(kind)
+
+        _at_gradients(10, fail_with)
         return
     place, name, call = {
         "loading": (AutoencoderKL, "from_pretrained", 1),
@@ -196,7 +201,7 @@ def _run_short(part: str, kind: str) -> None:
         "encode": (LatentBackend, "encode", 1),
         "level": (LatentBackend, "level", 1),
         "step 1": (training, "denoising_loss", 1),
-        "step 10": (training, "denoising_loss", 10),
+        "step 10": (Updates, "begin", 10),
         "probe": (training, "probe_loss", 2),
         "render": (LatentBackend, "render", 1),
         "second render": (LatentBackend, "render", 2),

@@ -78,7 +78,7 @@ def test_super_resolution_is_shown_pretrained_and_tuned_at_either_embedding(mode
     toys.picture(48).save(tmp_path / "bird.png")
     run = tmp_path / "run"
     done("optimize", tmp_path / "bird.png", TEXT, "--model", models / "cascade", "--steps", 2, "--run", run)
-    done("finetune", "--run", run, "--steps", 2)
+    done("finetune", "--run", run, "--steps", 2, "--lr", "1e-4")
     command = ["ablate", "super-resolution", run, "--eta", "0,1"]
     told = done(*command)
     parts = [run / "ablations" / f"super-resolution-{name}" for name in ("pretrained", "target", "optimized")]

@@ -192,6 +192,8 @@ FORBIDDEN_METHODS = {
     ("os", "popen"),
     ("hub", "load"),
 }
+# A recorded step is compiled from what fx writes of operations that this process has just made: of no file.
+GENERATED = {"recording.py": ["exec", "compile"]}
 FORBIDDEN_OPTIONS = {"trust_remote_code", "custom_pipeline", "custom_revision", "shell", "allow_pickle", "weights_only"}
 
 
@@ -214,7 +216,7 @@ def test_nothing_in_the_package_can_run_what_it_reads(path: Path) -> None:
                 found.append("use_safetensors=False")
             case ast.Constant(value=str(text)) if text in FORBIDDEN_OPTIONS - {"shell"}:
                 found.append(text)
-    assert found == []
+    assert found == GENERATED.get(str(path.relative_to(PACKAGE)), [])
 
 
 def test_the_models_files_are_only_read(photo: Path, model: Path) -> None:

@@ -42,7 +42,7 @@ def loss(net: nn.Sequential, step: int) -> Tensor:
 
 def trained(net: nn.Sequential, made: Updates, steps: range) -> list[Tensor]:
     for step in steps:
-        made.make(loss(net, step), step)
+        made.make(loss(net, step))
     return [p.detach().clone() for p in net.parameters()]
 
 
@@ -111,8 +111,8 @@ def test_a_gradient_that_is_not_finite_is_refused(layer: int, torn: bool) -> Non
     made = Updates(list(net.parameters()), make)
     before = trained(net, made, range(2))
     net[layer].weight.register_hook(lambda gradient: gradient * float("inf"))
-    with pytest.raises(NumberError, match="step 7"):
-        made.make(loss(net, 7), 7)
+    with pytest.raises(NumberError, match="a gradient stopped being finite"):
+        made.make(loss(net, 7))
     assert made.torn is torn
     assert all(p.isfinite().all() for p in net.parameters())
     assert all(map(torch.equal, before, net.parameters())) is not torn
@@ -130,8 +130,8 @@ def test_half_precision_copies_follow_masters_that_take_steps_too_small_for_them
     masters, copies = halves(net)
     before = [master.clone() for master in masters]
     made = Updates(masters, partial(torch.optim.Adam, lr=1e-6, fused=True), Scale(torch.float16, CPU), copies)
-    for step in range(3):
-        made.make(net[1:](torch.ones(2, 3, 12, 12, dtype=torch.float16)).float().square().mean(), step)
+    for _step in range(3):
+        made.make(net[1:](torch.ones(2, 3, 12, 12, dtype=torch.float16)).float().square().mean())
     assert made.scale.state() == {"scale": 65536.0, "_growth_tracker": 3}
     for master, copy, old in list(zip(masters, copies, before, strict=True))[2:]:
         assert (master != old).float().mean() > 0.9
@@ -145,11 +145,11 @@ def test_the_scale_halves_until_no_gradient_overflows_and_doubles_after_many_upd
     copy = master.half().requires_grad_()
     made = Updates([master], partial(torch.optim.Adam, lr=1e-3, fused=True), Scale(torch.float16, CPU), [copy])
     # The gradient of one number is as large as the scale.
-    values = [made.make(copy.float().sum(), step) for step in range(3)]
+    values = [made.make(copy.float().sum()) for step in range(3)]
     assert values[0] == values[1] == 4 > values[2]
     assert made.scale.state() == {"scale": 32768.0, "_growth_tracker": 2}
-    for step in range(3, 2001):
-        made.make(copy.float().sum(), step)
+    for _step in range(3, 2001):
+        made.make(copy.float().sum())
     assert made.scale.state() == {"scale": 65536.0, "_growth_tracker": 0}
 
 
@@ -163,9 +163,12 @@ def test_what_is_not_finite_at_any_scale_updates_nothing(dtype: torch.dtype, whe
         net[1].weight.register_hook(lambda gradient: gradient * float("inf"))
     # A gradient is refused once the scale has been halved down to 1.
     told, last = ("the loss became inf", 0) if where == "loss" else ("a gradient stopped being finite", 16)
-    with pytest.raises(NumberError, match=f"{told} at step {last if dtype == torch.float16 else 0}$"):
+    tried = []
+    with pytest.raises(NumberError, match=told):
         for step in range(30):
-            made.make(loss(net, step) * (float("inf") if where == "loss" else 1), step)
+            tried.append(step)
+            made.make(loss(net, step) * (float("inf") if where == "loss" else 1))
+    assert tried[-1] == (last if dtype == torch.float16 else 0)
     assert all(map(torch.equal, before, net.parameters()))
     assert not any(made.state(leaf) for leaf in net.parameters())
     assert not made.torn
@@ -198,7 +201,7 @@ def test_graphed_updates_are_those_of_the_ones_made_one_by_one(
                 # A replayed pass would write anew what lies there.
                 copy.grad = None
             differentiated = made.differentiate(net[1:](x).float().square().mean())
-            made.make(differentiated, step)
+            made.make(differentiated)
             for part in made.parts:
                 # Which torch believes on CUDA alone.
                 part.optimizer.param_groups[0]["capturable"] = False
@@ -223,5 +226,5 @@ def test_no_more_than_one_part_has_gradients_in_fp32_at_a_time(monkeypatch: pyte
         return gradients
 
     monkeypatch.setattr(type(made.parts[0]), "take_gradients", watched)
-    made.make(net[1:](torch.ones(2, 3, 12, 12, dtype=torch.float16)).float().square().mean(), 1)
+    made.make(net[1:](torch.ones(2, 3, 12, 12, dtype=torch.float16)).float().square().mean())
     assert most == max(sum(row.nbytes for row in part.rows.values()) for part in made.parts)

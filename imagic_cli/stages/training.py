@@ -22,6 +22,7 @@ from imagic_cli.memory import keep_freed, release
 from imagic_cli.names import part, typed
 from imagic_cli.noise import Stream
 from imagic_cli.precision import Precision
+from imagic_cli.replay import Replayed, is_replayed
 from imagic_cli.run import Run
 from imagic_cli.scale import Scale
 from imagic_cli.signals import Stop, deferred
@@ -145,6 +146,8 @@ class Training:
 
         if self.graphed:
             return Graphed(drawn, lambda each: self.updates.differentiate(loss(each)), list(self.copies.values()))
+        if is_replayed(self.precision, self.level.module):
+            return Replayed(drawn, loss, list(self.copies.values()), self.updates)
         return lambda generator: loss(drawn(generator))
 
     def _keep_good(self, made: Iterator[Step]) -> Iterator[Step]:

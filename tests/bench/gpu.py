@@ -38,8 +38,9 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import peers
 import toys
+from clock import Clock, EnoughError
 from flops import flops, parameters
-from peers import TEXT, Forwards, median_gap
+from peers import TEXT, median_gap
 
 import imagic_cli.backends.stable_diffusion
 import imagic_cli.stages.finetune
@@ -53,35 +54,6 @@ PARTS = ("machine", "A", "B", "image", "images", "eager", "LoRA", "8-bit", "chec
 STAGES = ("A", "B", "image")
 ADAM_BYTES = 30
 NO_CHECKPOINTS = ("--checkpoint-every", 0)
-
-
-class EnoughError(BaseException):
-    """As many steps as were wanted: no handler of the package may take it for a failure."""
-
-
-class Clock(Forwards):
-    """When each update was too, and the losses; where wanted, an early end."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.forget(None)
-        fit = training.fit
-
-        def counted(*arguments: object) -> Iterator[object]:
-            for step in fit(*arguments):
-                self.updates.append(time.perf_counter())
-                self.losses.append(step.loss)
-                yield step
-                if step.index == self.most:
-                    raise EnoughError
-
-        training.fit = counted
-
-    def forget(self, most: int | None) -> None:
-        self.most = most
-        self.updates: list[float] = []
-        self.begun.clear()
-        self.losses: list[float] = []
 
 
 def release() -> None:

@@ -41,12 +41,9 @@ class Forwards:
 
         UNet2DConditionModel.forward = noted
 
-    def step(self) -> float:
-        """Median seconds from one forward pass to the next, of those since `begun` was cleared."""
-        return median_gap(self.begun)
-
 
 def median_gap(times: list[float]) -> float:
+    """Median seconds from one to the next."""
     gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
     return statistics.median(gaps[WARM_UP:] or gaps[-1:])
 

@@ -35,7 +35,7 @@ import peers
 import resident
 import torch
 from flops import flops
-from peers import TEXT, Forwards
+from peers import TEXT, Forwards, median_gap
 
 from imagic_cli.cli import ENVIRONMENT
 from imagic_cli.plan import product_rate
@@ -48,15 +48,15 @@ def say(found: object, indent: int | None = None) -> None:
 class Measured:
     """The quantities of one round of one program."""
 
-    def __init__(self, started: float) -> None:
+    def __init__(self, started: float, forwards: Forwards) -> None:
         self.started = started
-        self.forwards = Forwards()
+        self.forwards = forwards
         self.imports = resident.peak()
         self.found: dict[str, float] = {}
 
-    def step(self, name: str) -> None:
-        """What has run since the last call was this stage."""
-        self.found[name] = self.forwards.step()
+    def step(self, name: str, times: list[float] | None = None) -> None:
+        """What has run since the last call was this stage. Its steps began with the denoiser's passes, or as given."""
+        self.found[name] = median_gap(times or self.forwards.begun)
         self.forwards.begun.clear()
 
     def all(self) -> dict[str, float]:
@@ -67,6 +67,8 @@ class Measured:
 
 def ours(given: argparse.Namespace) -> dict[str, float]:
     """One round of `imagic`."""
+    from clock import Clock
+
     import imagic_cli.backends.stable_diffusion
     import imagic_cli.stages.finetune
     import imagic_cli.stages.generate
@@ -81,12 +83,14 @@ def ours(given: argparse.Namespace) -> dict[str, float]:
 
     # The paper's settings and no others: one draw a step.
     common = ["--steps", given.steps, "--batch", 1, "--probe-every", 0]
-    measured = Measured(given.started)
+    clock = Clock()
+    measured = Measured(given.started, clock)
     photo = ["optimize", given.photo, TEXT, "--size", given.size]
     imagic(*photo, "--model", given.model, *common, "--lr", 1e-3)
-    measured.step("A")
+    measured.step("A", clock.updates)
+    clock.forget(None)
     imagic("finetune", *common, "--lr", 2e-6)
-    measured.step("B")
+    measured.step("B", clock.updates)
     begun = time.perf_counter()
     imagic("generate", "--eta", 0.7, "--steps", given.image_steps, "--guidance", 7.5)
     measured.found["image"] = time.perf_counter() - begun
@@ -96,7 +100,7 @@ def ours(given: argparse.Namespace) -> dict[str, float]:
 
 def community(given: argparse.Namespace) -> dict[str, float]:
     """One round of the community pipeline."""
-    measured = Measured(given.started)
+    measured = Measured(given.started, Forwards())
     peer = peers.Community(given.peer, given.model, given.photo)
     peer.train(given.steps, 0)
     measured.step("A")
@@ -111,7 +115,7 @@ def community(given: argparse.Namespace) -> dict[str, float]:
 
 def dreambooth(given: argparse.Namespace) -> dict[str, float]:
     """One round of DreamBooth, which is stage B alone."""
-    measured = Measured(given.started)
+    measured = Measured(given.started, Forwards())
     peers.dreambooth(given.dreambooth, given.model, given.photo, given.work, given.steps)
     measured.step("B")
     return measured.all()

@@ -1,0 +1,160 @@
+"""A recorded step's convolutions and products by oneDNN, where what torch makes of small ones is slower.
+
+Torch multiplies matrices with another library, which leaves half the width of some processors unused, and makes small
+convolutions out of such products. What it does give to oneDNN has its weights brought into oneDNN's order anew at each
+call, which with a small picture is half of the work; weights that stay as they are can be brought there once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+from torch.nn.functional import pad
+
+from imagic_cli.recording import Recording, value_of
+
+aten, mkldnn = torch.ops.aten, torch.ops.mkldnn
+
+# With fewer multiplications a product is no faster, and a larger picture torch itself gives to oneDNN.
+_PRODUCT, _PICTURE = 1 << 20, 20480
+
+
+def hasten(recording: Recording) -> None:
+    """Rewrite a recording, where this torch has oneDNN."""
+    if torch.backends.mkldnn.is_available():
+        _Rewriting(recording).all()
+
+
+class _Rewriting:
+    def __init__(self, recording: Recording) -> None:
+        self.recording = recording
+        self.packed: dict[tuple[object, ...], Tensor] = {}
+        """Weights in oneDNN's order: with gradient checkpointing a step computes the same twice."""
+
+    def all(self) -> None:
+        for node in self.recording.operations():
+            arguments: tuple[Any, ...] = node.args
+            if node.target == aten.mm.default:
+                self._product(node, *arguments)
+            elif node.target == aten.addmm.default:
+                bias, left, right = arguments
+                self._product(node, left, right, bias)
+            elif node.target == aten.convolution.default:
+                self._convolution(node, *arguments)
+            elif node.target == aten.convolution_backward.default:
+                self._gradients(node, *arguments)
+        self.recording.graph.eliminate_dead_code()
+
+    def _product(self, node: Node, left: Node, right: Node, bias: Node | None = None) -> None:
+        a, b = value_of(left), value_of(right)
+        if a.numel() * b.shape[1] < _PRODUCT:
+            return
+        if self.recording.is_frozen(right):
+            key = "product", id(b), len(a)
+            if key not in self.packed:
+                self.packed[key] = mkldnn._reorder_linear_weight(b.t().contiguous(), len(a))
+            weight = self.recording.constant(node, self.packed[key])
+        else:
+            weight = self.recording.before(node, aten.t.default, right)
+        self.recording.replace(node, self.recording.before(node, linear, left, weight, bias))
+
+    def _convolution(self, node: Node, picture: Node, weight: Node, bias: Node | None, *form: Any) -> None:
+        x, w = value_of(picture), value_of(weight)
+        transposed, groups = form[3], form[5]
+        if self.recording.is_frozen(weight) and not transposed and groups == 1:
+            self.recording.replace(node, self._packed(node, picture, weight, bias, form))
+        elif _is_small(x, w, form):
+            self.recording.replace(node, self.recording.before(node, convolution, picture, weight, bias))
+
+    def _gradients(self, node: Node, outer: Node, picture: Node, weight: Node, _: Any, *rest: Any) -> None:
+        *form, wanted = rest
+        parts = {user.args[1]: user for user in node.users}
+        w = value_of(weight)
+        if self.recording.is_frozen(weight) and wanted == [True, False, False] and _keeps_size(w, form):
+            self.recording.replace(parts[0], self._packed(node, outer, weight, None, form, turned=True))
+        elif _is_small(value_of(picture), w, form):
+            of: dict[Any, tuple[Any, ...]] = {
+                0: (inner_gradient, outer, weight),
+                1: (weight_gradient, outer, picture),
+                2: (aten.sum.dim_IntList, outer, [0, 2, 3]),
+            }
+            for place, part in parts.items():
+                self.recording.replace(part, self.recording.before(node, *of[place]))
+
+    def _packed(
+        self, node: Node, picture: Node, weight: Node, bias: Node | None, form: Any, turned: bool = False
+    ) -> Node:
+        stride, padding, dilation, _, _, groups = form
+        w, shape = value_of(weight), list(value_of(picture).shape)
+        key = "convolution", id(w), turned, tuple(shape)
+        if key not in self.packed:
+            if turned:
+                # The gradient of a convolution is one too.
+                w = w.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
+            self.packed[key] = mkldnn._reorder_convolution_weight(w, padding, stride, dilation, groups, shape)
+        packed = self.recording.constant(node, self.packed[key])
+        how: tuple[Any, ...] = (padding, stride, dilation, groups, "none", [], "")
+        return self.recording.before(node, mkldnn._convolution_pointwise.default, picture, packed, bias, *how)
+
+
+def _keeps_size(weight: Tensor, form: Any) -> bool:
+    """Whether it is a convolution of stride 1 whose result is as large as its picture."""
+    height, width = weight.shape[2:]
+    plain = list(form) == [[1, 1], [height // 2, width // 2], [1, 1], False, [0, 0], 1]
+    return plain and height % 2 == width % 2 == 1
+
+
+def _is_small(x: Tensor, weight: Tensor, form: Any) -> bool:
+    alone = len(x) == 1 and x.numel() <= _PICTURE
+    return alone and weight.shape[2:] == (3, 3) and _keeps_size(weight, form)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x W^T + bias: (N, in) and (out, in), as it is or in oneDNN's order, -> (N, out)."""
+    product: Tensor = mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
+    return product
+
+
+def convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Of kernel 3, keeping the size: (1, in, h, w) and (out, in, 3, 3) -> (1, out, h, w), all with channels last."""
+    _, _, height, width = x.shape
+    return linear(_windows(x), _flat(weight), bias).view(1, height, width, -1).permute(0, 3, 1, 2)
+
+
+def inner_gradient(outer: Tensor, weight: Tensor) -> Tensor:
+    """From the gradient (1, out, h, w) of such a convolution's result that of its picture, (1, in, h, w)."""
+    _, _, height, width = outer.shape
+    windows = linear(_rows(outer), _flat(weight).t()).view(height, width, 3, 3, -1)
+    padded = outer.new_zeros(height + 2, width + 2, weight.shape[1])
+    for down in range(3):
+        for right in range(3):
+            padded[down : down + height, right : right + width] += windows[:, :, down, right]
+    return padded[1:-1, 1:-1].permute(2, 0, 1)[None].contiguous(memory_format=torch.channels_last)
+
+
+def weight_gradient(outer: Tensor, x: Tensor) -> Tensor:
+    """That of its weight, (out, in, 3, 3)."""
+    return linear(_rows(outer).t(), _windows(x).t()).view(outer.shape[1], 3, 3, -1).permute(0, 3, 1, 2)
+
+
+def _windows(x: Tensor) -> Tensor:
+    """What the kernel sees at each pixel, (h w, 9 in)."""
+    _, channels, height, width = x.shape
+    padded = pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).contiguous()
+    row = (width + 2) * channels
+    # Three pixels beside each other are one piece of memory.
+    windows = padded.as_strided((height, width, 3, 3 * channels), (row, channels, row, 1))
+    return windows.reshape(height * width, 9 * channels)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """(1, c, h, w) -> (h w, c)."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+
+
+def _flat(weight: Tensor) -> Tensor:
+    """(out, in, 3, 3) -> (out, 9 in)."""
+    return weight.permute(0, 2, 3, 1).reshape(len(weight), -1)

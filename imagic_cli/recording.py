@@ -1,0 +1,216 @@
+"""A training step written down as the tensor operations that it comes to, without modules and autograd around them."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch.fx import Graph, Node
+from torch.fx.node import map_aggregate
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The operations of a step, in their order.
+
+    Attributes:
+        graph: they. What it gives is the loss and the gradient of each leaf, or None. What no operation made and is no
+            input is a "get_attr" node.
+        leaves: the nodes of what is trained, by the leaf's place; not of those that have no part.
+    """
+
+    graph: Graph
+    leaves: Mapping[int, Node]
+
+    def operations(self) -> list[Node]:
+        """All of them, in order."""
+        return [node for node in self.graph.nodes if node.op == "call_function"]
+
+    def is_frozen(self, node: object) -> bool:
+        """Whether it is a tensor that no step changes."""
+        return isinstance(node, Node) and node.op == "get_attr" and node not in self.leaves.values()
+
+    def replace(self, node: Node, other: Node) -> None:
+        """Put another in the place of an operation."""
+        other.meta.setdefault("value", node.meta.pop("value"))
+        node.replace_all_uses_with(other)
+        self.graph.erase_node(node)
+
+    def before(self, node: Node, function: Callable[..., Any], *arguments: Any) -> Node:
+        """A new operation before another one."""
+        with self.graph.inserting_before(node):
+            return self.graph.call_function(function, arguments)
+
+    def constant(self, node: Node, value: Tensor) -> Node:
+        """A new tensor, there before an operation."""
+        with self.graph.inserting_before(node):
+            return _constant(self.graph, value)
+
+
+def value_of(node: Node) -> Tensor:
+    """What a "get_attr" node is; of another node a tensor without memory, of the shape and strides that it had."""
+    value: Tensor = node.meta["value"]
+    return value
+
+
+def record(inputs: Sequence[Tensor], leaves: Sequence[Tensor], loss: Callable[[], Tensor]) -> Recording:
+    """Write down what a loss and its gradients are computed by.
+
+    Args:
+        inputs: what differs from step to step. The rest that the loss reads, apart from the leaves, stays as it is.
+        leaves: what it is differentiated by.
+        loss: the loss of those very inputs.
+    """
+    with _Recorder(inputs, leaves) as recorder:
+        value = loss()
+        gradients = torch.autograd.grad(value, leaves, allow_unused=True)
+    graph, nodes = recorder.graph, recorder.nodes
+    graph.output((nodes[value], *(None if each is None else nodes[each] for each in gradients)))
+    recording = Recording(graph, dict(enumerate(nodes[leaf] for leaf in leaves)))
+    _simplify(recording)
+    return recording
+
+
+class _Recorder(TorchDispatchMode):
+    """Sees each operation below autograd, with the tensors that it is given."""
+
+    def __init__(self, inputs: Sequence[Tensor], leaves: Sequence[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.graph = Graph()
+        # Of what may differ from step to step. Weakly: a step never holds all its results at once.
+        self.nodes = WeakTensorKeyDictionary()
+        self.frozen: dict[int, Node] = {}
+        for place, each in enumerate(inputs):
+            self._is(each, self.graph.placeholder(f"input_{place}"))
+        for each in leaves:
+            self.nodes[each] = _constant(self.graph, each)
+
+    def __torch_dispatch__(
+        self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        # What is read out of a tensor would be the same at every step, a tensor changed in place would be another.
+        assert torch.Tag.data_dependent_output not in func.tags and not func._schema.is_mutable, func
+        given = args, dict(kwargs or {})
+        found = func(*given[0], **given[1])
+        # What comes of nothing that differs is the same at every step: what reads it takes it as it is.
+        if not isinstance(found, Tensor | Sequence) or not (_is_drawn(func) or self._differs(given)):
+            return found
+        node = self.graph.call_function(func, *map_aggregate(given, self._node))
+        if isinstance(found, Tensor):
+            self._is(found, node)
+        else:
+            for place, each in enumerate(found):
+                if isinstance(each, Tensor):
+                    self._is(each, self.graph.call_function(operator.getitem, (node, place)))
+        return found
+
+    def _differs(self, given: Any) -> bool:
+        tensors: list[Tensor] = []
+        map_aggregate(given, lambda each: tensors.append(each) if isinstance(each, Tensor) else None)
+        return any(each in self.nodes for each in tensors)
+
+    def _node(self, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        if value in self.nodes:
+            return self.nodes[value]
+        # The node keeps it, so no other tensor is given its id.
+        if id(value) not in self.frozen:
+            self.frozen[id(value)] = _constant(self.graph, value)
+        return self.frozen[id(value)]
+
+    def _is(self, value: Tensor, node: Node) -> None:
+        self.nodes[value] = node
+        node.meta["value"] = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+
+
+def _is_drawn(function: Any) -> bool:
+    return torch.Tag.nondeterministic_seeded in function.tags
+
+
+def _constant(graph: Graph, value: Tensor) -> Node:
+    node = graph.create_node("get_attr", "constant")
+    node.target = node.name
+    node.meta["value"] = value
+    return node
+
+
+def _simplify(recording: Recording) -> None:
+    """Leave out what changes no number."""
+    for node in recording.operations():
+        first = node.args[0] if node.args else None
+        if isinstance(first, Node) and _is_idle(node):
+            recording.replace(node, first)
+        elif isinstance(first, Node) and node.target == first.target == aten.t.default:
+            assert isinstance(first.args[0], Node)
+            recording.replace(node, first.args[0])
+    recording.graph.eliminate_dead_code()
+
+
+def _is_idle(node: Node) -> bool:
+    by = node.args[1] if node.target == aten.div.Tensor else None
+    return node.target == aten.detach.default or (isinstance(by, int | float) and by == 1)
+
+
+def program(
+    recording: Recording, on_loss: Callable[[Tensor], None], on_gradient: Callable[[int, Tensor], None]
+) -> Callable[..., Tensor]:
+    """What runs a recording for other inputs and gives the loss. The recording is used up.
+
+    Args:
+        recording: of a step.
+        on_loss: is told the loss before any gradient is computed.
+        on_gradient: is told a leaf's place and its gradient, laid out like the leaf, as soon as nothing that is still
+            to come reads the leaf: it may be changed then.
+    """
+    strides = {place: value_of(leaf).stride() for place, leaf in recording.leaves.items()}
+
+    def loss_is(loss: Tensor) -> None:
+        on_loss(loss)
+
+    def gradient_is(place: int, gradient: Tensor) -> None:
+        if gradient.stride() != strides[place]:
+            laid_out = torch.empty_strided(gradient.shape, strides[place], dtype=gradient.dtype)
+            gradient = laid_out.copy_(gradient)
+        on_gradient(place, gradient)
+
+    graph = recording.graph
+    order = {node: place for place, node in enumerate(graph.nodes)}
+    output: Any = graph.output_node()
+    loss, *gradients = output.args[0]
+    with graph.inserting_after(loss):
+        graph.call_function(loss_is, (loss,))
+    for place, leaf in recording.leaves.items():
+        if gradients[place] is not None:
+            with graph.inserting_after(max((gradients[place], *_readers(leaf)), key=order.__getitem__)):
+                graph.call_function(gradient_is, (place, gradients[place]))
+    output.args = (loss,)
+    constants = {node.target: value_of(node) for node in graph.nodes if node.op == "get_attr"}
+    code = graph.python_code("self")
+    space = dict(code.globals)
+    # Not as a torch.fx.GraphModule: what that compiles is kept for as long as the process lives.
+    exec(compile(code.src, __name__, "exec"), space)
+    return partial(space["forward"], SimpleNamespace(**constants))
+
+
+def _readers(node: Node) -> Iterator[Node]:
+    """What reads a tensor or a view of it."""
+    for user in node.users:
+        yield user
+        if user.target is operator.getitem or _is_view(user.target):
+            yield from _readers(user)
+
+
+def _is_view(function: object) -> bool:
+    return isinstance(function, OpOverload) and any(each.alias_info is not None for each in function._schema.returns)

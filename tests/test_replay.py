@@ -1,0 +1,264 @@
+"""A replayed step is the eager one: the same bits where it is only replayed, the same numbers with other kernels."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from drive import done
+from torch import Tensor, nn
+from torch.nn.functional import conv2d
+
+from imagic_cli import backends, onednn, tuning
+from imagic_cli.artifacts import Embeddings, Weights
+from imagic_cli.backends.base import Level
+from imagic_cli.backends.source import find
+from imagic_cli.config import FinetuneSettings, ModelSource
+from imagic_cli.embedding import Embedding
+from imagic_cli.noise import Stream
+from imagic_cli.onednn import hasten
+from imagic_cli.precision import Precision
+from imagic_cli.recording import Recording, program, record
+from imagic_cli.replay import Replayed, is_replayed
+from imagic_cli.stages import training
+from imagic_cli.stages.objective import Drawn, denoising_loss, draw
+
+CPU = torch.device("cpu")
+FP32 = Precision("fp32", CPU)
+TEXT = "a bird spreading wings"
+MODELS = [("sd", "base"), ("sdxl", "base"), ("sdv", "base"), ("cascade", "base"), ("cascade", "sr16-32")]
+
+
+class Case:
+    """A level of a model, one photograph and one text; what is trained is as in a stage."""
+
+    def __init__(self, source: str, name: str, what: str) -> None:
+        backend = backends.load(find(ModelSource(source=source)))
+        self.level: Level = backend.level(FP32, what != "A", name)
+        side = 128 if source == "sketchbook" else 32
+        self.clean: Tensor = backend.codec(CPU, name).encode(torch.rand(1, 3, side, side) * 2 - 1)
+        self.e: Embedding = backend.encode([TEXT], CPU)[0].embedding
+        if what == "A":
+            self.e = self.e.leaves()
+            self.leaves = list(self.e.tensors().values())
+        else:
+            found = tuning.leaves(self.level.module, FinetuneSettings(steps=1, learning_rate=1e-3, method=what))
+            if what == "lora":
+                tuning.initialise(found, Stream(0, "test").at(0))
+                # Else half of the gradients are zero.
+                with torch.no_grad():
+                    for leaf in found.values():
+                        leaf.add_(0.01)
+            self.leaves = list(found.values())
+
+    def drawn(self, step: int, batch: int = 1) -> Drawn:
+        return draw(self.level, self.clean, batch, Stream(0, "train").at(step))
+
+    def loss(self, drawn: Drawn) -> Tensor:
+        return denoising_loss(self.level, self.clean, self.e, drawn, FP32)
+
+    def recording(self, drawn: Drawn) -> Recording:
+        return record(drawn.tensors(), self.leaves, lambda: self.loss(drawn))
+
+    def wanted(self, drawn: Drawn) -> tuple[Tensor, list[Tensor]]:
+        loss = self.loss(drawn)
+        return loss.detach(), list(torch.autograd.grad(loss, self.leaves))
+
+    def found(self, recording: Recording, drawn: Drawn) -> tuple[Tensor, list[Tensor]]:
+        told: dict[int, Tensor] = {}
+        losses: list[Tensor] = []
+        run = program(recording, losses.append, told.__setitem__)
+        with torch.no_grad():
+            loss = run(*drawn.tensors())
+        assert losses == [loss]
+        return loss, [told[place] for place in range(len(self.leaves))]
+
+
+@pytest.mark.parametrize("what", ["A", "full", "lora", "kv"])
+@pytest.mark.parametrize(("family", "name"), MODELS)
+def test_a_recorded_step_gives_for_another_draw_the_bits_of_autograd(
+    models: Path, family: str, name: str, what: str
+) -> None:
+    case = Case(str(models / family), name, what)
+    recording = case.recording(case.drawn(1))
+    drawn = case.drawn(2)
+    loss, gradients = case.found(recording, drawn)
+    wanted, autograd = case.wanted(drawn)
+    assert torch.equal(loss, wanted)
+    for mine, theirs, leaf in zip(gradients, autograd, case.leaves, strict=True):
+        assert torch.equal(mine, theirs)
+        # As an optimizer needs it that goes through memory.
+        assert mine.stride() == leaf.stride()
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("what", ["A", "full", "lora"])
+@pytest.mark.parametrize(("family", "name"), [*MODELS, ("sketchbook", "base"), ("sketchbook-cascade", "sr32-128")])
+def test_other_kernels_give_the_same_numbers(models: Path, family: str, name: str, what: str, batch: int) -> None:
+    case = Case(family if family.startswith("sketchbook") else str(models / family), name, what)
+    recording = case.recording(case.drawn(1, batch))
+    hasten(recording)
+    drawn = case.drawn(2, batch)
+    loss, gradients = case.found(recording, drawn)
+    wanted, autograd = case.wanted(drawn)
+    assert torch.allclose(loss, wanted, rtol=1e-5)
+    for mine, theirs, leaf in zip(gradients, autograd, case.leaves, strict=True):
+        assert (mine - theirs).norm() <= 1e-4 * theirs.norm() + 1e-7
+        assert mine.stride() == leaf.stride()
+
+
+def functions(recording: Recording) -> set[object]:
+    return {node.target for node in recording.operations()}
+
+
+def test_the_bundled_model_has_none_of_its_large_operations_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed, plain = torch.ops.mkldnn._convolution_pointwise.default, torch.ops.aten.convolution.default
+    a, b = (Case("sketchbook", "base", what) for what in ("A", "full"))
+    first, second = (case.recording(case.drawn(1)) for case in (a, b))
+    assert plain in functions(first)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    before = functions(first)
+    hasten(first)
+    assert functions(first) == before
+    monkeypatch.undo()
+    hasten(first)
+    assert {packed, onednn.linear} < functions(first)
+    assert plain not in functions(first)
+    hasten(second)
+    ours = {onednn.linear, onednn.convolution, onednn.inner_gradient, onednn.weight_gradient}
+    assert ours < functions(second)
+    # Their weights change at every step.
+    assert packed not in functions(second)
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (5, 3), (1, 2)])
+def test_convolutions_as_products_are_those_of_torch(height: int, width: int) -> None:
+    def picture(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.float32).contiguous(memory_format=torch.channels_last)
+
+    torch.manual_seed(0)
+    x, w, b, outer = picture(1, 5, height, width), picture(7, 5, 3, 3), torch.randn(7), picture(1, 7, height, width)
+    for each in (x, w):
+        each.requires_grad_()
+    wanted = conv2d(x, w, b, padding=1)
+    to_x, to_w = torch.autograd.grad(wanted, (x, w), outer)
+    x, w = x.detach(), w.detach()
+    found = (
+        (onednn.convolution(x, w, b), wanted),
+        (onednn.convolution(x, w, None), wanted - b.view(1, -1, 1, 1)),
+        (onednn.inner_gradient(outer, w), to_x),
+        (onednn.weight_gradient(outer, x), to_w),
+    )
+    for mine, theirs in found:
+        assert torch.allclose(mine, theirs, atol=1e-5)
+        assert mine.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_leaf_may_change_as_soon_as_its_gradient_is_told() -> None:
+    case = Case("sketchbook", "base", "full")
+    recording = case.recording(case.drawn(1))
+    hasten(recording)
+    drawn = case.drawn(2)
+    wanted, autograd = case.wanted(drawn)
+    told: dict[int, Tensor] = {}
+
+    def take(place: int, gradient: Tensor) -> None:
+        told[place] = gradient.clone()
+        case.leaves[place].fill_(float("nan"))
+
+    run = program(recording, lambda _loss: None, take)
+    with torch.no_grad():
+        loss = run(*drawn.tensors())
+    assert torch.allclose(loss, wanted, rtol=1e-5)
+    for place, theirs in enumerate(autograd):
+        assert (told[place] - theirs).norm() <= 1e-4 * theirs.norm() + 1e-7
+    assert all(leaf.isnan().all() for leaf in case.leaves)
+
+
+def test_the_loss_is_told_before_any_gradient() -> None:
+    w, x = torch.ones(3, requires_grad=True), torch.ones(3)
+    recording = record([x], [w], lambda: (w * x).square().sum())
+    told: list[float] = []
+
+    def refuse(loss: Tensor) -> None:
+        told.append(loss.item())
+        raise ArithmeticError
+
+    run = program(recording, refuse, lambda _place, _gradient: told.append(0))
+    with torch.no_grad(), pytest.raises(ArithmeticError):
+        run(2 * x)
+    assert told == [12]
+
+
+def test_what_has_no_part_in_the_loss_has_no_gradient() -> None:
+    w, other, x = torch.ones(3, requires_grad=True), torch.ones(2, requires_grad=True), torch.ones(3)
+    recording = record([x], [other, w], lambda: (w * x).sum())
+    told: dict[int, Tensor] = {}
+    with torch.no_grad():
+        program(recording, lambda _loss: None, told.__setitem__)(5 * x)
+    assert {place: gradient.tolist() for place, gradient in told.items()} == {1: [5, 5, 5]}
+
+
+@pytest.mark.parametrize("loss", [lambda w, x: w.sum() * x.sum().item(), lambda w, x: (w * x.add_(1)).sum()])
+def test_what_would_not_hold_for_another_draw_is_not_recorded(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
+    w, x = torch.ones(3, requires_grad=True), torch.ones(3)
+    with pytest.raises(AssertionError):
+        record([x], [w], lambda: loss(w, x))
+
+
+def test_nothing_of_a_step_outlives_it() -> None:
+    w, x, frozen = torch.ones(1000, requires_grad=True), torch.ones(1000), torch.ones(1000)
+    kept = weakref.ref(frozen)
+
+    def loss(frozen: Tensor = frozen) -> Tensor:
+        return (w * x * frozen).square().sum()
+
+    run = program(record([x], [w], loss), lambda _loss: None, lambda _place, _gradient: None)
+    del frozen, loss
+    gc.collect()
+    assert kept() is not None
+    with torch.no_grad():
+        run(x)
+    del run
+    gc.collect()
+    assert kept() is None
+
+
+def test_steps_are_replayed_where_they_are_small() -> None:
+    small = nn.Linear(2, 2)
+    assert is_replayed(FP32, small)
+    assert not is_replayed(Precision("bf16", CPU), small)
+    assert not is_replayed(Precision("fp32", torch.device("cuda")), small)
+    with torch.device("meta"):
+        assert not is_replayed(FP32, nn.Linear(10_000, 10_000))
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_replayed_run_comes_to_what_an_eager_one_does(
+    photo: Path, models: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    recorded: list[object] = []
+    prepare = Replayed._recorded
+
+    def counted(replayed: Replayed[Drawn], drawn: Drawn) -> Callable[..., Tensor]:
+        recorded.append(replayed)
+        return prepare(replayed, drawn)
+
+    monkeypatch.setattr(Replayed, "_recorded", counted)
+    for run in ("replayed", "eager"):
+        if run == "eager":
+            monkeypatch.setattr(training, "is_replayed", lambda *_: False)
+        done("optimize", photo, TEXT, "--model", models / "sd", "--run", run, "--steps", 5, "--batch", 2)
+        done("finetune", "--run", run, "--steps", 5, "--method", method, "--lr", "1e-4", "--delta-dtype", "fp32")
+    assert len(recorded) == 2
+    e, eager = (Embeddings.load(Path(run, "embeddings.safetensors")).content for run in ("replayed", "eager"))
+    moved = (eager.optimized.tokens - eager.target.tokens).norm()
+    assert (e.optimized.tokens - eager.optimized.tokens).norm() < 1e-3 * moved
+    theta, theirs = (Weights.load(Path(run, "weights.safetensors")).content.deltas for run in ("replayed", "eager"))
+    assert theta.keys() == theirs.keys()
+    for name, delta in theirs.items():
+        assert (theta[name] - delta).norm() <= 1e-2 * delta.norm() + 1e-7, name
