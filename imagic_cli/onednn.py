@@ -7,24 +7,25 @@ call, which with a small picture is half of the work; weights that stay as they 
 
 from __future__ import annotations
 
+import platform
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import Node
-from torch.nn.functional import pad
 
-from imagic_cli.recording import Recording, value_of
+from imagic_cli.recording import Recording, simplify, value_of
 
 aten, mkldnn = torch.ops.aten, torch.ops.mkldnn
 
 # With fewer multiplications a product is no faster, and a larger picture torch itself gives to oneDNN.
 _PRODUCT, _PICTURE = 1 << 20, 20480
+_MEASURED = {"x86_64", "amd64"}
 
 
 def hasten(recording: Recording) -> None:
-    """Rewrite a recording, where this torch has oneDNN."""
-    if torch.backends.mkldnn.is_available():
+    """Rewrite a recording, where this torch has oneDNN and the processor is of the kind that this was measured on."""
+    if torch.backends.mkldnn.is_available() and platform.machine().lower() in _MEASURED:
         _Rewriting(recording).all()
 
 
@@ -46,7 +47,7 @@ class _Rewriting:
                 self._convolution(node, *arguments)
             elif node.target == aten.convolution_backward.default:
                 self._gradients(node, *arguments)
-        self.recording.graph.eliminate_dead_code()
+        simplify(self.recording)
 
     def _product(self, node: Node, left: Node, right: Node, bias: Node | None = None) -> None:
         a, b = value_of(left), value_of(right)
@@ -78,7 +79,7 @@ class _Rewriting:
         elif _is_small(value_of(picture), w, form):
             of: dict[Any, tuple[Any, ...]] = {
                 0: (inner_gradient, outer, weight),
-                1: (weight_gradient, outer, picture),
+                1: (weight_gradient, outer, picture, w.shape[2]),
                 2: (aten.sum.dim_IntList, outer, [0, 2, 3]),
             }
             for place, part in parts.items():
@@ -109,41 +110,51 @@ def _keeps_size(weight: Tensor, form: Any) -> bool:
 
 def _is_small(x: Tensor, weight: Tensor, form: Any) -> bool:
     alone = len(x) == 1 and x.numel() <= _PICTURE
-    return alone and weight.shape[2:] == (3, 3) and _keeps_size(weight, form)
+    return alone and weight.shape[2:] in {(1, 1), (3, 3)} and _keeps_size(weight, form)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + bias: (N, in) and (out, in), as it is or in oneDNN's order, -> (N, out)."""
+    if x.numel() * weight.shape[0] < _PRODUCT:
+        return nn.functional.linear(x, weight, bias)
     product: Tensor = mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
     return product
 
 
 def convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Of kernel 3, keeping the size: (1, in, h, w) and (out, in, 3, 3) -> (1, out, h, w), all with channels last."""
-    _, _, height, width = x.shape
-    return linear(_windows(x), _flat(weight), bias).view(1, height, width, -1).permute(0, 3, 1, 2)
+    """Of kernel k = 1 or 3, keeping the size: (1, in, h, w) and (out, in, k, k) -> (1, out, h, w), channels last."""
+    return _picture(linear(_windows(x, weight.shape[2]), _flat(weight), bias), x)
 
 
 def inner_gradient(outer: Tensor, weight: Tensor) -> Tensor:
     """From the gradient (1, out, h, w) of such a convolution's result that of its picture, (1, in, h, w)."""
     _, _, height, width = outer.shape
-    windows = linear(_rows(outer), _flat(weight).t()).view(height, width, 3, 3, -1)
+    windows = linear(_rows(outer), _flat(weight).t())
+    if weight.shape[2] == 1:
+        return _picture(windows, outer)
+    windows = windows.view(height, width, 3, 3, -1)
+    # What overlaps is added along the rows, then along the columns.
+    rows = outer.new_zeros(height, width + 2, 3, weight.shape[1])
+    for right in range(3):
+        rows[:, right : right + width].add_(windows[:, :, :, right])
     padded = outer.new_zeros(height + 2, width + 2, weight.shape[1])
     for down in range(3):
-        for right in range(3):
-            padded[down : down + height, right : right + width] += windows[:, :, down, right]
+        padded[down : down + height].add_(rows[:, :, down])
     return padded[1:-1, 1:-1].permute(2, 0, 1)[None].contiguous(memory_format=torch.channels_last)
 
 
-def weight_gradient(outer: Tensor, x: Tensor) -> Tensor:
-    """That of its weight, (out, in, 3, 3)."""
-    return linear(_rows(outer).t(), _windows(x).t()).view(outer.shape[1], 3, 3, -1).permute(0, 3, 1, 2)
+def weight_gradient(outer: Tensor, x: Tensor, kernel: int) -> Tensor:
+    """That of its weight, (out, in, k, k)."""
+    product = linear(_rows(outer).t(), _windows(x, kernel).t())
+    return product.view(outer.shape[1], kernel, kernel, -1).permute(0, 3, 1, 2)
 
 
-def _windows(x: Tensor) -> Tensor:
-    """What the kernel sees at each pixel, (h w, 9 in)."""
+def _windows(x: Tensor, kernel: int) -> Tensor:
+    """What the kernel sees at each pixel, (h w, k k in)."""
+    if kernel == 1:
+        return _rows(x)
     _, channels, height, width = x.shape
-    padded = pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).contiguous()
+    padded = nn.functional.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).contiguous()
     row = (width + 2) * channels
     # Three pixels beside each other are one piece of memory.
     windows = padded.as_strided((height, width, 3, 3 * channels), (row, channels, row, 1))
@@ -155,6 +166,11 @@ def _rows(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
 
 
+def _picture(rows: Tensor, like: Tensor) -> Tensor:
+    """(h w, c) -> (1, c, h, w)."""
+    return rows.view(1, *like.shape[2:], -1).permute(0, 3, 1, 2)
+
+
 def _flat(weight: Tensor) -> Tensor:
-    """(out, in, 3, 3) -> (out, 9 in)."""
+    """(out, in, k, k) -> (out, k k in)."""
     return weight.permute(0, 2, 3, 1).reshape(len(weight), -1)

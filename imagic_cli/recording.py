@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -43,7 +44,8 @@ class Recording:
 
     def replace(self, node: Node, other: Node) -> None:
         """Put another in the place of an operation."""
-        other.meta.setdefault("value", node.meta.pop("value"))
+        for name, value in node.meta.items():
+            other.meta.setdefault(name, value)
         node.replace_all_uses_with(other)
         self.graph.erase_node(node)
 
@@ -78,7 +80,7 @@ def record(inputs: Sequence[Tensor], leaves: Sequence[Tensor], loss: Callable[[]
     graph, nodes = recorder.graph, recorder.nodes
     graph.output((nodes[value], *(None if each is None else nodes[each] for each in gradients)))
     recording = Recording(graph, dict(enumerate(nodes[leaf] for leaf in leaves)))
-    _simplify(recording)
+    simplify(recording)
     return recording
 
 
@@ -146,7 +148,7 @@ def _constant(graph: Graph, value: Tensor) -> Node:
     return node
 
 
-def _simplify(recording: Recording) -> None:
+def simplify(recording: Recording) -> None:
     """Leave out what changes no number."""
     for node in recording.operations():
         first = node.args[0] if node.args else None
@@ -199,8 +201,16 @@ def program(
     constants = {node.target: value_of(node) for node in graph.nodes if node.op == "get_attr"}
     code = graph.python_code("self")
     space = dict(code.globals)
+
+    def called_directly(match: re.Match[str]) -> str:
+        library, name, overload = match.groups()
+        space[f"{library}_{name}_{overload}"] = getattr(getattr(getattr(torch.ops, library), name), overload)._op
+        return f"{library}_{name}_{overload}("
+
+    # What an operator is looked up by, and the Python function around it, cost as much as the smallest ones take.
+    source = re.sub(r"torch\.ops\.(\w+)\.(\w+)\.(\w+)\(", called_directly, code.src)
     # Not as a torch.fx.GraphModule: what that compiles is kept for as long as the process lives.
-    exec(compile(code.src, __name__, "exec"), space)
+    exec(compile(source, __name__, "exec"), space)
     return partial(space["forward"], SimpleNamespace(**constants))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from imagic_cli.scale import Scale
 # Within the backward pass they are small enough to stay in a processor's cache, and large enough that what a call of an
 # optimizer costs does not show. After it larger ones are faster on a GPU, and little beside all gradients.
 _WITHIN_BYTES, _AFTER_BYTES = 4 << 20, 256 << 20
+_SMALL = 4096
+"""Numbers of a leaf that is not worth an optimizer's call of its own."""
 _GRADIENT = "a gradient stopped being finite"
 
 
@@ -34,6 +37,8 @@ class Updates:
         copies: what the loss is of, where that is not the leaves themselves but half-precision copies of them, which
             follow every update.
         graphed: replay the updates as one graph; their gradients lie where they always lie.
+        join: give an optimizer many small leaves as one tensor, which costs less. Not one that reads more than a
+            number's own gradient, as one with 8-bit moments does.
     """
 
     def __init__(
@@ -43,13 +48,14 @@ class Updates:
         scale: Scale | None = None,
         copies: Sequence[Tensor] | None = None,
         graphed: bool = False,
+        join: bool = False,
     ) -> None:
         self.scale, self.graphed = scale, graphed
         pairs = list(zip(leaves, leaves if copies is None else copies, strict=True))
         # Gradients come from the last layer to the first.
         chunks = _chunks(reversed(pairs), _WITHIN_BYTES if scale is None else _AFTER_BYTES)
-        self.parts = [_Part(group, make) for group in chunks]
-        self._of = {leaf: part for part in self.parts for leaf in part.rows}
+        self.parts = [_Part(group, make, join) for group in chunks]
+        self._of = {leaf: part for part in self.parts for leaf in part.leaves}
         self._with = {copy: part for part in self.parts for copy in part.copies}
         self._graph: torch.cuda.CUDAGraph | None = None
         self._made = False
@@ -188,29 +194,33 @@ class _Part:
     Args:
         pairs: some of those that are trained, each with its copy in the loss, which may be itself.
         make: an optimizer over tensors.
+        join: give it the small ones among them as one row.
     """
 
     def __init__(
-        self, pairs: list[tuple[Tensor, Tensor]], make: Callable[[list[Tensor]], torch.optim.Optimizer]
+        self, pairs: list[tuple[Tensor, Tensor]], make: Callable[[list[Tensor]], torch.optim.Optimizer], join: bool
     ) -> None:
         # Else memory order is no order of its numbers alone, or autograd lays out the gradient in another.
         assert all(torch.empty_like(each).stride() == leaf.stride() for leaf, copy in pairs for each in (leaf, copy))
         self.copies = [copy for _, copy in pairs]
-        self.rows = {leaf: _row(leaf.detach()) for leaf, _ in pairs}
-        self.optimizer = make(list(self.rows.values()))
+        self.rows = [_Row([pair]) for pair in pairs if not join or pair[0].numel() >= _SMALL]
+        if small := [pair for pair in pairs if join and pair[0].numel() < _SMALL]:
+            self.rows.append(_Row(small))
+        self.leaves = {leaf: (row, place) for row in self.rows for leaf, place in row.places.items()}
+        self.optimizer = make([row.numbers for row in self.rows])
         self.missing = len(pairs)
         """How many have no gradient yet."""
 
     def take_gradients(self) -> list[Tensor]:
-        """Show the optimizer the gradients that there are, in fp32: autograd lays each out as its leaf."""
-        present = [(row, _row(copy.grad)) for row, copy in self._pairs() if copy.grad is not None]
+        """Show the optimizer the gradients that there are, in fp32."""
+        present = [(row.numbers, found) for row in self.rows if (found := row.gradient()) is not None]
         gradients = [gradient for _, gradient in present]
-        if any(gradient.dtype != row.dtype for row, gradient in present):
-            gradients = [torch.empty_like(row) for row, _ in present]
+        if any(gradient.dtype != numbers.dtype for numbers, gradient in present):
+            gradients = [torch.empty_like(numbers) for numbers, _ in present]
             torch._foreach_copy_(gradients, [gradient for _, gradient in present])
         self.drop_rows()
-        for (row, _), gradient in zip(present, gradients, strict=True):
-            row.grad = gradient
+        for (numbers, _), gradient in zip(present, gradients, strict=True):
+            numbers.grad = gradient
         return gradients
 
     def step(self) -> None:
@@ -221,9 +231,9 @@ class _Part:
     @torch.no_grad()
     def publish(self) -> None:
         """Bring the copies to what the leaves are."""
-        apart = [(_row(copy), row) for row, copy in self._pairs() if copy.dtype != row.dtype]
+        apart = [pair for row in self.rows for pair in row.apart]
         if apart:
-            torch._foreach_copy_([copy for copy, _ in apart], [row for _, row in apart])
+            torch._foreach_copy_([_row(copy) for _, copy in apart], [_row(leaf) for leaf, _ in apart])
 
     def drop_gradients(self) -> None:
         self.drop_rows()
@@ -231,22 +241,26 @@ class _Part:
             copy.grad = None
 
     def drop_rows(self) -> None:
-        for row in self.rows.values():
-            row.grad = None
+        for row in self.rows:
+            row.numbers.grad = None
 
     def state(self, leaf: Tensor) -> dict[str, Tensor]:
-        row = self.rows[leaf]
-        state = {name: torch.as_tensor(value) for name, value in self.optimizer.state[row].items()}
+        row, place = self.leaves[leaf]
+        state = {name: torch.as_tensor(value) for name, value in self.optimizer.state[row.numbers].items()}
         return {
-            name: value.as_strided(leaf.shape, leaf.stride()) if _is_like(value, row) else value
+            # The count of steps is one for the whole row, and a file takes no tensor twice.
+            name: value[place].as_strided(leaf.shape, leaf.stride()) if _is_like(value, row.numbers) else value.clone()
             for name, value in state.items()
         }
 
     def restore(self, leaf: Tensor, name: str, value: Tensor) -> None:
         # Not by load_state_dict, which wants everything at once.
-        state = self.optimizer.state[self.rows[leaf]]
+        row, place = self.leaves[leaf]
+        state = self.optimizer.state[row.numbers]
         if _is_like(value, leaf):
-            state[name] = _row(torch.empty_like(leaf, dtype=value.dtype).copy_(value))
+            if name not in state:
+                state[name] = torch.zeros_like(row.numbers, dtype=value.dtype)
+            state[name][place].as_strided(leaf.shape, leaf.stride()).copy_(value)
         elif value.ndim == 0 and not isinstance(self.optimizer, torch.optim.Adam):
             # bitsandbytes counts its steps in a Python number.
             state[name] = value.item()
@@ -254,8 +268,35 @@ class _Part:
             # Always a copy: a view would keep the file that it was read from in memory.
             state[name] = value.to(leaf.device, copy=True)
 
-    def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return zip(self.rows.values(), self.copies, strict=True)
+
+class _Row:
+    """Leaves as one row of numbers; several are brought side by side in memory.
+
+    Args:
+        pairs: leaves, and their copies.
+    """
+
+    def __init__(self, pairs: list[tuple[Tensor, Tensor]]) -> None:
+        self.copies = [copy for _, copy in pairs]
+        self.apart = [(leaf, copy) for leaf, copy in pairs if copy.dtype != leaf.dtype]
+        ends = list(accumulate(leaf.numel() for leaf, _ in pairs))
+        self.places = {leaf: slice(end - leaf.numel(), end) for (leaf, _), end in zip(pairs, ends, strict=True)}
+        self.numbers = _row(pairs[0][0].detach())
+        if len(pairs) > 1:
+            self.numbers = torch.cat([_row(leaf.detach()) for leaf, _ in pairs])
+            for leaf, copy in pairs:
+                own = self.numbers[self.places[leaf]].as_strided(leaf.shape, leaf.stride())
+                if copy.data_ptr() == leaf.data_ptr():
+                    copy.data = own
+                leaf.data = own
+
+    def gradient(self) -> Tensor | None:
+        """That of all of it, in the copies' format: autograd lays each out as its leaf."""
+        if all(copy.grad is None for copy in self.copies):
+            return None
+        # To Adam a gradient of zeros is no gradient, as long as there has never been another.
+        found = [_row(torch.zeros_like(copy) if copy.grad is None else copy.grad) for copy in self.copies]
+        return found[0] if len(found) == 1 else torch.cat(found)
 
 
 def _row(tensor: Tensor) -> Tensor:

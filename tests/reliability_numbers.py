@@ -129,7 +129,7 @@ def _poison(stage: str, where: str, value: float, step: int) -> Callable[[], Non
         def fit(updates: Updates, *arguments: object) -> Iterator[Step]:
             for each in real(updates, *arguments):
                 if each.index == step:
-                    leaf = next(iter(updates.parts[0].rows))
+                    leaf = next(iter(updates.parts[0].leaves))
                     spoiled = leaf if where == "weight" else updates.state(leaf)["exp_avg"]
                     with torch.no_grad():
                         spoiled.view(-1)[0] = value

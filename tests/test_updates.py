@@ -46,10 +46,13 @@ def trained(net: nn.Sequential, made: Updates, steps: range) -> list[Tensor]:
     return [p.detach().clone() for p in net.parameters()]
 
 
-def test_they_are_those_of_one_adam_bit_for_bit() -> None:
+@pytest.mark.parametrize("join", [False, True])
+def test_they_are_those_of_one_adam_bit_for_bit(monkeypatch: pytest.MonkeyPatch, join: bool) -> None:
+    monkeypatch.setattr(module, "_SMALL", 10)
     net, plain = network(), network()
-    made = Updates(list(net.parameters()), make)
+    made = Updates(list(net.parameters()), make, join=join)
     assert len(made.parts) > 2
+    assert any(len(row.copies) > 1 for part in made.parts for row in part.rows) is join
     whole = make(plain.parameters())
     for step in range(5):
         whole.zero_grad()
@@ -66,13 +69,13 @@ def test_no_gradient_outlives_its_update() -> None:
     def held(_leaf: Tensor) -> None:
         nonlocal most
         # The parts hold the same memory, as rows.
-        held = [each.grad for part in made.parts for each in part.copies + list(part.rows.values())]
+        held = [each.grad for part in made.parts for each in part.copies + [row.numbers for row in part.rows]]
         most = max(most, sum({grad.data_ptr(): grad.nbytes for grad in held if grad is not None}.values()))
 
     for p in net.parameters():
         p.register_post_accumulate_grad_hook(held)
     trained(net, made, range(2))
-    assert all(each.grad is None for part in made.parts for each in part.copies + list(part.rows.values()))
+    assert all(each.grad is None for part in made.parts for each in part.copies + [row.numbers for row in part.rows])
     assert 0 < most < sum(p.nbytes for p in net.parameters()) / 2
 
 
@@ -88,12 +91,13 @@ def test_what_was_trained_can_be_forgotten() -> None:
     assert whole() is None
 
 
-def test_what_was_restored_goes_on_bit_for_bit() -> None:
+@pytest.mark.parametrize("join", [False, True])
+def test_what_was_restored_goes_on_bit_for_bit(join: bool) -> None:
     undisturbed, first, second = network(), network(), network()
     wanted = trained(undisturbed, Updates(list(undisturbed.parameters()), make), range(6))
-    before = Updates(list(first.parameters()), make)
+    before = Updates(list(first.parameters()), make, join=join)
     trained(first, before, range(3))
-    after = Updates(list(second.parameters()), make)
+    after = Updates(list(second.parameters()), make, join=join)
     # As from a file: moments come back contiguous, whatever order their leaves lie in.
     states = [
         (new, name, value.contiguous())
@@ -227,4 +231,4 @@ def test_no_more_than_one_part_has_gradients_in_fp32_at_a_time(monkeypatch: pyte
 
     monkeypatch.setattr(type(made.parts[0]), "take_gradients", watched)
     made.make(net[1:](torch.ones(2, 3, 12, 12, dtype=torch.float16)).float().square().mean())
-    assert most == max(sum(row.nbytes for row in part.rows.values()) for part in made.parts)
+    assert most == max(sum(row.numbers.nbytes for row in part.rows) for part in made.parts)

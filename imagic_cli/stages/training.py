@@ -73,7 +73,8 @@ class Training:
         scaled = self.graphed or self.precision.dtype == torch.float16
         scale = Scale(self.precision.dtype, self.precision.device) if scaled else None
         leaves, copies = list(self.leaves.values()), [self.copies[name] for name in self.leaves]
-        self.updates = Updates(leaves, partial(_optimizer, self.settings), scale, copies, self.graphed)
+        join = scale is None and self.settings.optimizer == "adam"
+        self.updates = Updates(leaves, partial(_optimizer, self.settings), scale, copies, self.graphed, join)
         stage, level = self.stamp.stage, self.level.name
         self.told = part(stage, level)
         self.history = History(self.run.log_file(stage, level))
