@@ -30,6 +30,8 @@ def hasten(recording: Recording) -> None:
 
 
 class _Rewriting:
+    """Of a recording in fp32."""
+
     def __init__(self, recording: Recording) -> None:
         self.recording = recording
         self.packed: dict[tuple[object, ...], Tensor] = {}
@@ -40,7 +42,7 @@ class _Rewriting:
             arguments: tuple[Any, ...] = node.args
             if node.target == aten.mm.default:
                 self._product(node, *arguments)
-            elif node.target == aten.addmm.default:
+            elif node.target == aten.addmm.default and not node.kwargs:
                 bias, left, right = arguments
                 self._product(node, left, right, bias)
             elif node.target == aten.convolution.default:

@@ -28,7 +28,7 @@ class Recording:
     Attributes:
         graph: they. What it gives is the loss and the gradient of each leaf, or None. What no operation made and is no
             input is a "get_attr" node.
-        leaves: the nodes of what is trained, by the leaf's place; not of those that have no part.
+        leaves: the nodes of what is trained, by the leaf's place.
     """
 
     graph: Graph
