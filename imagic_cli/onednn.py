@@ -23,19 +23,22 @@ _PRODUCT, _PICTURE = 1 << 20, 20480
 _MEASURED = {"x86_64", "amd64"}
 
 
+def is_there() -> bool:
+    """Whether this torch has oneDNN, and the processor is of the kind that it was measured on here."""
+    return torch.backends.mkldnn.is_available() and platform.machine().lower() in _MEASURED
+
+
 def hasten(recording: Recording) -> None:
-    """Rewrite a recording, where this torch has oneDNN and the processor is of the kind that this was measured on."""
-    if torch.backends.mkldnn.is_available() and platform.machine().lower() in _MEASURED:
+    """Rewrite what of a recording is in fp32, where oneDNN is there."""
+    if is_there():
         _Rewriting(recording).all()
 
 
 class _Rewriting:
-    """Of a recording in fp32."""
-
     def __init__(self, recording: Recording) -> None:
         self.recording = recording
         self.packed: dict[tuple[object, ...], Tensor] = {}
-        """Weights in oneDNN's order: with gradient checkpointing a step computes the same twice."""
+        """Weights in oneDNN's order."""
 
     def all(self) -> None:
         for node in self.recording.operations():
@@ -53,10 +56,10 @@ class _Rewriting:
 
     def _product(self, node: Node, left: Node, right: Node, bias: Node | None = None) -> None:
         a, b = value_of(left), value_of(right)
-        if a.numel() * b.shape[1] < _PRODUCT:
+        if a.numel() * b.shape[1] < _PRODUCT or a.dtype != torch.float32:
             return
         if self.recording.is_frozen(right):
-            key = "product", id(b), len(a)
+            key = "product", *_memory(b), len(a)
             if key not in self.packed:
                 self.packed[key] = mkldnn._reorder_linear_weight(b.t().contiguous(), len(a))
             weight = self.recording.constant(node, self.packed[key])
@@ -67,6 +70,8 @@ class _Rewriting:
     def _convolution(self, node: Node, picture: Node, weight: Node, bias: Node | None, *form: Any) -> None:
         x, w = value_of(picture), value_of(weight)
         transposed, groups = form[3], form[5]
+        if x.dtype != torch.float32:
+            return
         if self.recording.is_frozen(weight) and not transposed and groups == 1:
             self.recording.replace(node, self._packed(node, picture, weight, bias, form))
         elif _is_small(x, w, form):
@@ -76,6 +81,8 @@ class _Rewriting:
         *form, wanted = rest
         parts = {user.args[1]: user for user in node.users}
         w = value_of(weight)
+        if w.dtype != torch.float32:
+            return
         if self.recording.is_frozen(weight) and wanted == [True, False, False] and _keeps_size(w, form):
             self.recording.replace(parts[0], self._packed(node, outer, weight, None, form, turned=True))
         elif _is_small(value_of(picture), w, form):
@@ -92,7 +99,7 @@ class _Rewriting:
     ) -> Node:
         stride, padding, dilation, _, _, groups = form
         w, shape = value_of(weight), list(value_of(picture).shape)
-        key = "convolution", id(w), turned, tuple(shape)
+        key = "convolution", *_memory(w), turned, tuple(shape)
         if key not in self.packed:
             if turned:
                 # The gradient of a convolution is one too.
@@ -101,6 +108,11 @@ class _Rewriting:
         packed = self.recording.constant(node, self.packed[key])
         how: tuple[Any, ...] = (padding, stride, dilation, groups, "none", [], "")
         return self.recording.before(node, mkldnn._convolution_pointwise.default, picture, packed, bias, *how)
+
+
+def _memory(tensor: Tensor) -> tuple[object, ...]:
+    # Not its id: with gradient checkpointing each pass makes a view of its own.
+    return tensor.data_ptr(), tensor.shape, tensor.stride()
 
 
 def _keeps_size(weight: Tensor, form: Any) -> bool:

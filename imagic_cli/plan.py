@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from imagic_cli import backends
+from imagic_cli import backends, onednn
 from imagic_cli.backends.base import Blank, Pass
 from imagic_cli.backends.source import Model
 from imagic_cli.config import FinetuneSettings, SamplingSettings, TrainSettings
@@ -87,8 +87,8 @@ def _trained(name: str, blank: Blank, settings: TrainSettings, device: torch.dev
     # Of what is trained, master weights and moments in fp32, and gradients: in half precision these and the copies that
     # they are of take as much. The frozen rest is in fp32 while it is loaded, unless all but a LoRA is frozen.
     rest = 4 if isinstance(settings, FinetuneSettings) and settings.method != "lora" else dtype.itemsize
-    replayed = is_replayed(Precision(settings.dtype, device), blank.level.module)
-    memory = trained * 4 * (2 + _MOMENTS) + frozen * rest * (1 + _ORDERS * replayed)
+    ordered = onednn.is_there() and is_replayed(Precision(settings.dtype, device), blank.level.module)
+    memory = trained * 4 * (2 + _MOMENTS) + frozen * rest * (1 + _ORDERS * ordered)
     disk = 2 * trained * 4 * (1 + _MOMENTS)
     return _cost(name, _training(settings), flop * settings.steps, memory, activations, disk, device, dtype)
 

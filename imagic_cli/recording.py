@@ -6,7 +6,7 @@ import operator
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,6 +21,10 @@ from torch.utils.weak import WeakTensorKeyDictionary
 aten = torch.ops.aten
 
 
+class NotRecordableError(Exception):
+    """A step does what would not be the same again."""
+
+
 @dataclass(frozen=True)
 class Recording:
     """The operations of a step, in their order.
@@ -28,11 +32,11 @@ class Recording:
     Attributes:
         graph: they. What it gives is the loss and the gradient of each leaf, or None. What no operation made and is no
             input is a "get_attr" node.
-        leaves: the nodes of what is trained, by the leaf's place.
+        leaves: the nodes of what is trained.
     """
 
     graph: Graph
-    leaves: Mapping[int, Node]
+    leaves: Sequence[Node]
 
     def operations(self) -> list[Node]:
         """All of them, in order."""
@@ -40,7 +44,11 @@ class Recording:
 
     def is_frozen(self, node: object) -> bool:
         """Whether it is a tensor that no step changes."""
-        return isinstance(node, Node) and node.op == "get_attr" and node not in self.leaves.values()
+        return isinstance(node, Node) and node.op == "get_attr" and node not in self._live
+
+    @cached_property
+    def _live(self) -> frozenset[Node]:
+        return frozenset(self.leaves)
 
     def replace(self, node: Node, other: Node) -> None:
         """Put another in the place of an operation."""
@@ -61,7 +69,7 @@ class Recording:
 
 
 def value_of(node: Node) -> Tensor:
-    """What a "get_attr" node is; of another node a tensor without memory, of the shape and strides that it had."""
+    """What a "get_attr" node is; of another whose result was a tensor one without memory, of its shape and strides."""
     value: Tensor = node.meta["value"]
     return value
 
@@ -73,13 +81,16 @@ def record(inputs: Sequence[Tensor], leaves: Sequence[Tensor], loss: Callable[[]
         inputs: what differs from step to step. The rest that the loss reads, apart from the leaves, stays as it is.
         leaves: what it is differentiated by.
         loss: the loss of those very inputs.
+
+    Raises:
+        NotRecordableError: it reads a number out of a tensor, or changes one in place.
     """
     with _Recorder(inputs, leaves) as recorder:
         value = loss()
         gradients = torch.autograd.grad(value, leaves, allow_unused=True)
     graph, nodes = recorder.graph, recorder.nodes
     graph.output((nodes[value], *(None if each is None else nodes[each] for each in gradients)))
-    recording = Recording(graph, dict(enumerate(nodes[leaf] for leaf in leaves)))
+    recording = Recording(graph, [nodes[leaf] for leaf in leaves])
     simplify(recording)
     return recording
 
@@ -101,12 +112,12 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        # What is read out of a tensor would be the same at every step, a tensor changed in place would be another.
-        assert torch.Tag.data_dependent_output not in func.tags and not func._schema.is_mutable, func
+        if torch.Tag.data_dependent_output in func.tags or func._schema.is_mutable:
+            raise NotRecordableError(func)
         given = args, dict(kwargs or {})
         found = func(*given[0], **given[1])
         # What comes of nothing that differs is the same at every step: what reads it takes it as it is.
-        if not isinstance(found, Tensor | Sequence) or not (_is_drawn(func) or self._differs(given)):
+        if not isinstance(found, Tensor | Sequence) or not self._differs(given):
             return found
         node = self.graph.call_function(func, *map_aggregate(given, self._node))
         if isinstance(found, Tensor):
@@ -137,10 +148,6 @@ class _Recorder(TorchDispatchMode):
         node.meta["value"] = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
 
 
-def _is_drawn(function: Any) -> bool:
-    return torch.Tag.nondeterministic_seeded in function.tags
-
-
 def _constant(graph: Graph, value: Tensor) -> Node:
     node = graph.create_node("get_attr", "constant")
     node.target = node.name
@@ -161,8 +168,14 @@ def simplify(recording: Recording) -> None:
 
 
 def _is_idle(node: Node) -> bool:
-    by = node.args[1] if node.target == aten.div.Tensor else None
-    return node.target == aten.detach.default or (isinstance(by, int | float) and by == 1)
+    if node.target == aten.detach.default:
+        return True
+    if node.target != aten.div.Tensor or not isinstance(node.args[0], Node):
+        return False
+    by, before, after = node.args[1], value_of(node.args[0]), value_of(node)
+    # Else it lays its result out otherwise than what it divides, or makes a fraction of a whole number.
+    same = before.stride() == after.stride() and before.dtype == after.dtype
+    return isinstance(by, int | float) and by == 1 and same
 
 
 def program(
@@ -176,8 +189,9 @@ def program(
         on_gradient: is told a leaf's place and its gradient, laid out like the leaf, as soon as nothing that is still
             to come reads the leaf: it may be changed then.
     """
-    strides = {place: value_of(leaf).stride() for place, leaf in recording.leaves.items()}
+    strides = [value_of(leaf).stride() for leaf in recording.leaves]
 
+    # By name: what a graph calls must be a function that has one.
     def loss_is(loss: Tensor) -> None:
         on_loss(loss)
 
@@ -193,7 +207,7 @@ def program(
     loss, *gradients = output.args[0]
     with graph.inserting_after(loss):
         graph.call_function(loss_is, (loss,))
-    for place, leaf in recording.leaves.items():
+    for place, leaf in enumerate(recording.leaves):
         if gradients[place] is not None:
             with graph.inserting_after(max((gradients[place], *_readers(leaf)), key=order.__getitem__)):
                 graph.call_function(gradient_is, (place, gradients[place]))

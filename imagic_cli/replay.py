@@ -16,7 +16,7 @@ from imagic_cli.graph import Drawn
 from imagic_cli.memory import release
 from imagic_cli.onednn import hasten
 from imagic_cli.precision import Precision, is_small
-from imagic_cli.recording import program, record
+from imagic_cli.recording import NotRecordableError, program, record
 from imagic_cli.updates import Updates
 
 D = TypeVar("D", bound=Drawn)
@@ -29,7 +29,7 @@ def is_replayed(precision: Precision, denoiser: nn.Module) -> bool:
 
 
 class Replayed(Generic[D]):
-    """An objective that is differentiated and has updated already.
+    """An objective that, where its step can be recorded, is differentiated and has updated already.
 
     Args:
         draw: a step's random numbers, in tensors of the same shapes at every step.
@@ -49,23 +49,30 @@ class Replayed(Generic[D]):
         self.loss = loss
         self.leaves = leaves
         self.updates = updates
-        self.step: Callable[..., Tensor] | None = None
+        self.step: Callable[[D], Tensor] | None = None
 
     def __call__(self, generator: torch.Generator) -> Tensor:
-        """One step's loss."""
+        """One step's loss; not differentiated yet, where the step cannot be recorded."""
         drawn = self.draw(generator)
         if self.step is None:
             self.step = self._recorded(drawn)
-        with torch.no_grad():
-            return self.step(*drawn.tensors())
+        return self.step(drawn)
 
-    def _recorded(self, drawn: D) -> Callable[..., Tensor]:
-        recording = record(drawn.tensors(), self.leaves, lambda: self.loss(drawn))
+    def _recorded(self, drawn: D) -> Callable[[D], Tensor]:
+        try:
+            recording = record(drawn.tensors(), self.leaves, lambda: self.loss(drawn))
+        except NotRecordableError:
+            return self.loss
         hasten(recording)
-        step = program(recording, self.updates.begin, self._take)
-        # A step's results all at once were more than is needed from here on.
+        run = program(recording, self.updates.begin, self._take)
+        # All gradients at once were more than is there from here on.
         release(self.leaves[0].device)
-        return step
+
+        def replay(drawn: D) -> Tensor:
+            with torch.no_grad():
+                return run(*drawn.tensors())
+
+        return replay
 
     def _take(self, place: int, gradient: Tensor) -> None:
         self.updates.take(self.leaves[place], gradient)

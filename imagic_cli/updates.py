@@ -27,7 +27,8 @@ class Updates:
     """Optimizers over leaves, some megabytes of them each.
 
     All gradients at once are as large as the leaves; here only those of one optimizer are there at a time. What comes
-    out is what one optimizer over all leaves would make, for Adam treats each number by itself. A scaled loss is the
+    out is what one optimizer over all leaves would make, for Adam treats each number by itself; to the last bit, where
+    small leaves are not joined: on a processor that depends on a number's place in its tensor. A scaled loss is the
     exception: whether its update is made at all depends on every gradient.
 
     Args:
@@ -59,6 +60,8 @@ class Updates:
         self._with = {copy: part for part in self.parts for copy in part.copies}
         self._graph: torch.cuda.CUDAGraph | None = None
         self._made = False
+        self._value: float | None = None
+        """The loss of the step that is being made."""
         self.torn = False
         """Whether the last update was refused after a part of it was made."""
         self._hooks = [
@@ -81,17 +84,21 @@ class Updates:
         if loss.requires_grad:
             self.begin(loss)
             loss.backward()
+        value, self._value = self._value, None
+        assert value is not None, "a loss that was neither differentiated nor is to be"
         for part in self.parts:
             # Some of its leaves had no part in the loss.
             if part.missing < len(part.copies):
                 self._update(part)
         self.torn = False
-        return loss.item()
+        return value
 
     def begin(self, loss: Tensor) -> None:
         """Before its gradients: refuse a loss that is not finite."""
         self.torn = False
-        _check_finite(loss.item())
+        value = loss.item()
+        _check_finite(value)
+        self._value = value
 
     def take(self, copy: Tensor, gradient: Tensor) -> None:
         """A gradient that autograd did not bring, laid out like its copy, which nothing reads until it is updated."""
@@ -233,7 +240,7 @@ class _Part:
         """Bring the copies to what the leaves are."""
         apart = [pair for row in self.rows for pair in row.apart]
         if apart:
-            torch._foreach_copy_([_row(copy) for _, copy in apart], [_row(leaf) for leaf, _ in apart])
+            torch._foreach_copy_([_flat(copy) for _, copy in apart], [_flat(leaf) for leaf, _ in apart])
 
     def drop_gradients(self) -> None:
         self.drop_rows()
@@ -249,7 +256,9 @@ class _Part:
         state = {name: torch.as_tensor(value) for name, value in self.optimizer.state[row.numbers].items()}
         return {
             # The count of steps is one for the whole row, and a file takes no tensor twice.
-            name: value[place].as_strided(leaf.shape, leaf.stride()) if _is_like(value, row.numbers) else value.clone()
+            name: value[place].as_strided(leaf.shape, leaf.stride())
+            if value.shape == row.numbers.shape
+            else value.clone()
             for name, value in state.items()
         }
 
@@ -257,7 +266,8 @@ class _Part:
         # Not by load_state_dict, which wants everything at once.
         row, place = self.leaves[leaf]
         state = self.optimizer.state[row.numbers]
-        if _is_like(value, leaf):
+        # A leaf may be one number without a dimension, as the count of steps always is.
+        if value.shape == leaf.shape and name != "step":
             if name not in state:
                 state[name] = torch.zeros_like(row.numbers, dtype=value.dtype)
             state[name][place].as_strided(leaf.shape, leaf.stride()).copy_(value)
@@ -281,9 +291,9 @@ class _Row:
         self.apart = [(leaf, copy) for leaf, copy in pairs if copy.dtype != leaf.dtype]
         ends = list(accumulate(leaf.numel() for leaf, _ in pairs))
         self.places = {leaf: slice(end - leaf.numel(), end) for (leaf, _), end in zip(pairs, ends, strict=True)}
-        self.numbers = _row(pairs[0][0].detach())
+        self.numbers = _flat(pairs[0][0].detach())
         if len(pairs) > 1:
-            self.numbers = torch.cat([_row(leaf.detach()) for leaf, _ in pairs])
+            self.numbers = torch.cat([_flat(leaf.detach()) for leaf, _ in pairs])
             for leaf, copy in pairs:
                 own = self.numbers[self.places[leaf]].as_strided(leaf.shape, leaf.stride())
                 if copy.data_ptr() == leaf.data_ptr():
@@ -295,17 +305,12 @@ class _Row:
         if all(copy.grad is None for copy in self.copies):
             return None
         # To Adam a gradient of zeros is no gradient, as long as there has never been another.
-        found = [_row(torch.zeros_like(copy) if copy.grad is None else copy.grad) for copy in self.copies]
+        found = [_flat(torch.zeros_like(copy) if copy.grad is None else copy.grad) for copy in self.copies]
         return found[0] if len(found) == 1 else torch.cat(found)
 
 
-def _row(tensor: Tensor) -> Tensor:
+def _flat(tensor: Tensor) -> Tensor:
     return tensor.as_strided((tensor.numel(),), (1,))
-
-
-def _is_like(value: Tensor, other: Tensor) -> bool:
-    # A leaf of one number apart: the count of steps has no dimension.
-    return value.ndim > 0 and value.shape == other.shape
 
 
 def _chunks(pairs: Iterable[tuple[Tensor, Tensor]], size: int) -> Iterator[list[tuple[Tensor, Tensor]]]:

@@ -6,6 +6,8 @@ import gc
 import platform
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,13 +22,15 @@ from imagic_cli.backends.base import Level
 from imagic_cli.backends.source import find
 from imagic_cli.config import FinetuneSettings, ModelSource
 from imagic_cli.embedding import Embedding
+from imagic_cli.fit import fit
 from imagic_cli.noise import Stream
 from imagic_cli.onednn import hasten
 from imagic_cli.precision import Precision
-from imagic_cli.recording import Recording, program, record
+from imagic_cli.recording import NotRecordableError, Recording, program, record
 from imagic_cli.replay import Replayed, is_replayed
 from imagic_cli.stages import training
 from imagic_cli.stages.objective import Drawn, denoising_loss, draw
+from imagic_cli.updates import Updates
 
 CPU = torch.device("cpu")
 FP32 = Precision("fp32", CPU)
@@ -96,11 +100,15 @@ def test_a_recorded_step_gives_for_another_draw_the_bits_of_autograd(
         assert mine.stride() == leaf.stride()
 
 
-@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(("batch", "checkpointing"), [(1, False), (3, True)])
 @pytest.mark.parametrize("what", ["A", "full", "lora"])
 @pytest.mark.parametrize(("family", "name"), [*MODELS, ("sketchbook", "base"), ("sketchbook-cascade", "sr32-128")])
-def test_other_kernels_give_the_same_numbers(models: Path, family: str, name: str, what: str, batch: int) -> None:
+def test_other_kernels_give_the_same_numbers(
+    models: Path, family: str, name: str, what: str, batch: int, checkpointing: bool
+) -> None:
     case = Case(family if family.startswith("sketchbook") else str(models / family), name, what)
+    if checkpointing:
+        case.level.module.enable_gradient_checkpointing()
     recording = case.recording(case.drawn(1, batch))
     hasten(recording)
     drawn = case.drawn(2, batch)
@@ -139,7 +147,12 @@ def test_the_bundled_model_has_none_of_its_large_operations_left_to_torch(monkey
 
 @pytest.mark.parametrize("kernel", [1, 3])
 @pytest.mark.parametrize(("height", "width", "channels"), [(4, 4, 5), (5, 3, 5), (1, 2, 5), (7, 6, 70)])
-def test_convolutions_as_products_are_those_of_torch(kernel: int, height: int, width: int, channels: int) -> None:
+def test_convolutions_as_products_are_those_of_torch(
+    monkeypatch: pytest.MonkeyPatch, kernel: int, height: int, width: int, channels: int
+) -> None:
+    # Else the small ones would go to torch.
+    monkeypatch.setattr(onednn, "_PRODUCT", 0)
+
     def picture(*shape: int) -> Tensor:
         return torch.randn(*shape, dtype=torch.float32).contiguous(memory_format=torch.channels_last)
 
@@ -207,11 +220,63 @@ def test_what_has_no_part_in_the_loss_has_no_gradient() -> None:
     assert {place: gradient.tolist() for place, gradient in told.items()} == {1: [5, 5, 5]}
 
 
-@pytest.mark.parametrize("loss", [lambda w, x: w.sum() * x.sum().item(), lambda w, x: (w * x.add_(1)).sum()])
-def test_what_would_not_hold_for_another_draw_is_not_recorded(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
-    w, x = torch.ones(3, requires_grad=True), torch.ones(3)
-    with pytest.raises(AssertionError):
-        record([x], [w], lambda: loss(w, x))
+@dataclass(frozen=True)
+class Numbers:
+    """A draw of a few."""
+
+    x: Tensor
+
+    def tensors(self) -> list[Tensor]:
+        return [self.x]
+
+
+def numbers(generator: torch.Generator) -> Numbers:
+    return Numbers(torch.randn(3, generator=generator))
+
+
+@pytest.mark.parametrize(
+    "loss", [lambda w, x: w.square().sum() * x.sum().item(), lambda w, x: (w * x.clone().add_(1)).square().sum()]
+)
+def test_what_would_not_hold_for_another_draw_is_not_replayed(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
+    found = []
+    for replayed in (False, True):
+        w = torch.ones(3, requires_grad=True)
+        updates = Updates([w], partial(torch.optim.Adam, lr=0.1, fused=True))
+
+        def plain(drawn: Numbers, w: Tensor = w) -> Tensor:
+            return loss(w, drawn.x)
+
+        objective = (
+            Replayed(numbers, plain, [w], updates) if replayed else lambda stream, plain=plain: plain(numbers(stream))
+        )
+        with pytest.raises(NotRecordableError):
+            record([torch.ones(3)], [w], lambda: loss(w, torch.ones(3)))  # noqa: B023
+        steps = [step.loss for step in fit(updates, objective, 4, Stream(0, "train"))]
+        found.append((steps, w.tolist()))
+    assert found[0] == found[1]
+
+
+def test_a_division_by_one_that_lays_its_result_out_anew_is_kept() -> None:
+    w, x = torch.ones(3, 4, requires_grad=True), torch.ones(3, 4)
+    recording = record([x], [w], lambda: ((w * x)[:, :2] / 1).view(-1).square().sum())
+    told: dict[int, Tensor] = {}
+    with torch.no_grad():
+        assert program(recording, lambda _loss: None, told.__setitem__)(3 * x) == 54
+    assert told[0][:, :2].eq(18).all()
+    assert told[0][:, 2:].eq(0).all()
+
+
+def test_frozen_weights_are_brought_into_another_order_once() -> None:
+    sizes = []
+    for checkpointing in (False, True):
+        case = Case("sketchbook", "base", "A")
+        if checkpointing:
+            case.level.module.enable_gradient_checkpointing()
+        recording = case.recording(case.drawn(1))
+        hasten(recording)
+        packed = {id(value): value for node in recording.graph.nodes if (value := node.meta.get("value")) is not None}
+        sizes.append(sum(value.is_mkldnn for value in packed.values()))
+    assert sizes[0] == sizes[1] > 50
 
 
 def test_nothing_of_a_step_outlives_it() -> None:

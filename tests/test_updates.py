@@ -91,6 +91,45 @@ def test_what_was_trained_can_be_forgotten() -> None:
     assert whole() is None
 
 
+def test_joined_leaves_come_to_the_same_numbers_and_so_do_their_copies() -> None:
+    found = []
+    for join in (False, True):
+        net = network()
+        masters = [p.detach() for p in net.parameters()]
+        net.bfloat16()
+        copies = list(net.parameters())
+        made = Updates(masters, make, None, copies, join=join)
+        for step in range(5):
+            x = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(step)).bfloat16()
+            made.make(net[1:](x).float().square().mean())
+        assert all(torch.equal(copy, master.bfloat16()) for copy, master in zip(copies, masters, strict=True))
+        found.append(masters)
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_leaf_without_a_dimension_is_restored_too() -> None:
+    weights = []
+    for resumed in (False, True):
+        leaves = [torch.tensor(2.0, requires_grad=True), torch.ones(3, requires_grad=True)]
+        made = Updates(leaves, make, join=True)
+        for step in range(4):
+            if resumed and step == 2:
+                states = [(leaf, *each) for leaf in leaves for each in made.state(leaf).items()]
+                states = [(leaf, name, value.clone()) for leaf, name, value in states]
+                made.forget()
+                made = Updates(leaves, make, join=True)
+                made.restore(states)
+            made.make((leaves[0] * leaves[1]).square().sum() * (step + 1))
+        weights.append([leaf.tolist() for leaf in leaves])
+    assert weights[0] == weights[1]
+
+
+def test_a_loss_that_nothing_differentiates_is_refused() -> None:
+    with pytest.raises(AssertionError):
+        Updates([torch.ones(3, requires_grad=True)], make).make(torch.tensor(1.0))
+
+
 @pytest.mark.parametrize("join", [False, True])
 def test_what_was_restored_goes_on_bit_for_bit(join: bool) -> None:
     undisturbed, first, second = network(), network(), network()

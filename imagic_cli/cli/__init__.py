@@ -24,6 +24,10 @@ ENVIRONMENT = {
     # Linux may give torch's large tensors pages of two megabytes: weights are read through at every step, and finding
     # half a million small pages takes a step of a denoiser of 200 M parameters a tenth longer.
     "THP_MEM_ALLOC_ENABLE": "1",
+    # How many of oneDNN's kernels it and torch keep: each is for one shape and has up to half a MiB, and photographs in
+    # one process have many shapes. A step needs some dozens.
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256",
+    "LRU_CACHE_CAPACITY": "256",
 }
 
 

@@ -107,11 +107,13 @@ class Training:
         steps = self.settings.steps
         self.tell(Started(self.told, len(self.history.losses), steps))
         with deferred() as stop:
-            with self.checkpoints, self.history:
-                self._make_steps(stop)
-            check_finite(self.leaves, steps)
-            # Moments and gradients are as large as what is trained, three times over, and of no use to what follows.
-            self.updates.forget()
+            try:
+                with self.checkpoints, self.history:
+                    self._make_steps(stop)
+                check_finite(self.leaves, steps)
+            finally:
+                # Moments and gradients are as large as what is trained, three times over, of no use to what follows.
+                self.updates.forget()
             release(self.precision.device)
             # Without them no progress can be saved any more: a stop waits for the result.
             keep()
