@@ -212,6 +212,11 @@ def program(
             with graph.inserting_after(max((gradients[place], *_readers(leaf)), key=order.__getitem__)):
                 graph.call_function(gradient_is, (place, gradients[place]))
     output.args = (loss,)
+    return _compiled(graph)
+
+
+def _compiled(graph: Graph) -> Callable[..., Any]:
+    # Not as a torch.fx.GraphModule: what that compiles is kept for as long as the process lives.
     constants = {node.target: value_of(node) for node in graph.nodes if node.op == "get_attr"}
     code = graph.python_code("self")
     space = dict(code.globals)
@@ -223,7 +228,6 @@ def program(
 
     # What an operator is looked up by, and the Python function around it, cost as much as the smallest ones take.
     source = re.sub(r"torch\.ops\.(\w+)\.(\w+)\.(\w+)\(", called_directly, code.src)
-    # Not as a torch.fx.GraphModule: what that compiles is kept for as long as the process lives.
     exec(compile(source, __name__, "exec"), space)
     return partial(space["forward"], SimpleNamespace(**constants))
 

@@ -7,19 +7,17 @@ the same at every step, and takes a tenth of its time to find out.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic
 
 import torch
 from torch import Tensor, nn
 
-from imagic_cli.graph import Drawn
+from imagic_cli.graph import D
 from imagic_cli.memory import release
 from imagic_cli.onednn import hasten
 from imagic_cli.precision import Precision, is_small
 from imagic_cli.recording import NotRecordableError, program, record
 from imagic_cli.updates import Updates
-
-D = TypeVar("D", bound=Drawn)
 
 
 def is_replayed(precision: Precision, denoiser: nn.Module) -> bool:

@@ -122,7 +122,11 @@ def _poison(stage: str, where: str, value: float, step: int) -> Callable[[], Non
             LatentBackend.render = rendered
             return
         if where in {"loss", "gradient"}:
-            _spoil(where, value, step)
+
+            def spoiled(found: Tensor) -> Tensor:
+                return found * value
+
+            _at_step(step, *((spoiled, _as_it_is) if where == "loss" else (_as_it_is, spoiled)))
             return
         real = training.fit
 
@@ -140,37 +144,26 @@ def _poison(stage: str, where: str, value: float, step: int) -> Callable[[], Non
     return before
 
 
-def _spoil(where: str, value: float, step: int) -> None:
-    if where == "gradient":
-
-        def spoiled(gradients: list[Tensor]) -> list[Tensor]:
-            for gradient in gradients:
-                gradient.mul_(value)
-            return gradients
-
-        _at_gradients(step, spoiled)
-        return
-    begin, calls = Updates.begin, [0]
-
-    def begun(updates: Updates, loss: Tensor) -> None:
-        calls[0] += 1
-        begin(updates, loss * value if calls[0] == step else loss)
-
-    Updates.begin = begun
-
-
-def _at_gradients(step: int, change: Callable[[list[Tensor]], list[Tensor]]) -> None:
-    """Change the gradients of a step as an optimizer is about to have them."""
+def _at_step(step: int, loss: Callable[[Tensor], Tensor], gradient: Callable[[Tensor], Tensor]) -> None:
+    """Change a step's loss before it is looked at, and its gradients as an optimizer is about to have them."""
     begin, take, calls = Updates.begin, _Part.take_gradients, [0]
 
-    def begun(updates: Updates, loss: Tensor) -> None:
+    def begun(updates: Updates, found: Tensor) -> None:
         calls[0] += 1
-        begin(updates, loss)
+        begin(updates, loss(found) if calls[0] == step else found)
 
     def taken(part: _Part) -> list[Tensor]:
-        return change(take(part)) if calls[0] == step else take(part)
+        gradients = take(part)
+        if calls[0] == step:
+            for each in gradients:
+                each.copy_(gradient(each))
+        return gradients
 
     Updates.begin, _Part.take_gradients = begun, taken
+
+
+def _as_it_is(found: Tensor) -> Tensor:
+    return found
 
 
 def _short(subject: Subject, stage: str, part: str, kind: str, folder: Path) -> str:
@@ -190,10 +183,10 @@ def _run_short(part: str, kind: str) -> None:
 
     if part == "backward":
 
-        def fail_with(_gradients: list[Tensor]) -> list[Tensor]:
+        def fail_with(_gradient: Tensor) -> Tensor:
             raise _failure(kind)
 
-        _at_gradients(10, fail_with)
+        _at_step(10, _as_it_is, fail_with)
         return
     place, name, call = {
         "loading": (AutoencoderKL, "from_pretrained", 1),
