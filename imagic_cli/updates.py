@@ -141,6 +141,8 @@ class Updates:
         if not part.missing:
             self._update(part)
 
+    # A replayed step is made in inference mode, and moments made there could be changed there only.
+    @torch.inference_mode(False)
     def _update(self, part: _Part) -> None:
         part.missing = len(part.copies)
         gradients = part.take_gradients()
