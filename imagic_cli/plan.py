@@ -24,8 +24,8 @@ from imagic_cli.tuning import leaves
 # Networks of convolutions and attention reach about this part of the rate of one large matrix product.
 _EFFICIENCY = 0.5
 _MOMENTS = 2
-# In which a replayed step keeps frozen weights beside the model's own: forwards and backwards.
-_ORDERS = 2
+# In which a replayed step keeps frozen weights beside the model's own: forwards and backwards, or forwards alone.
+_ORDERS, _ORDERS_FORWARD = 2, 1
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ def _trained(name: str, blank: Blank, settings: TrainSettings, device: torch.dev
     # Of what is trained, master weights and moments in fp32, and gradients: in half precision these and the copies that
     # they are of take as much. The frozen rest is in fp32 while it is loaded, unless all but a LoRA is frozen.
     rest = 4 if isinstance(settings, FinetuneSettings) and settings.method != "lora" else dtype.itemsize
-    ordered = onednn.is_there() and is_replayed(Precision(settings.dtype, device), blank.level.module)
-    memory = trained * 4 * (2 + _MOMENTS) + frozen * rest * (1 + _ORDERS * ordered)
+    frozen *= 1 + _ORDERS * _is_ordered(blank, settings.dtype, device)
+    memory = trained * 4 * (2 + _MOMENTS) + frozen * rest
     disk = 2 * trained * 4 * (1 + _MOMENTS)
     return _cost(name, _training(settings), flop * settings.steps, memory, activations, disk, device, dtype)
 
@@ -119,7 +119,10 @@ def _sampled(
     told = " then ".join(f"{plural(each.steps, 'step')} of {each.name} at guidance {each.guidance}" for each in passes)
     if len(passes) == 1:
         told = f"{plural(settings.steps, 'step')} of {settings.scheduler} at guidance {settings.guidance}"
-    memory, disk = sum(_parameters(blank) for blank in blanks) * 4, images * blanks[-1].clean.numel() * 8
+    weights = sum(
+        _parameters(blank) * (1 + _ORDERS_FORWARD * _is_ordered(blank, settings.dtype, device)) for blank in blanks
+    )
+    memory, disk = weights * 4, images * blanks[-1].clean.numel() * 8
     work = f"{plural(images, 'image')}, {told}"
     return _cost("generate", work, flop, memory, activations, disk, device, DTYPES[settings.dtype])
 
@@ -136,6 +139,11 @@ def _cost(
 ) -> Cost:
     seconds = flop / (product_rate(device, dtype) * _EFFICIENCY)
     return Cost(stage, work, flop, seconds, memory + activations * dtype.itemsize // 4, disk)
+
+
+def _is_ordered(blank: Blank, dtype: str, device: torch.device) -> bool:
+    # Whether frozen weights are kept in oneDNN's order too.
+    return onednn.is_there() and is_replayed(Precision(dtype, device), blank.level.module)
 
 
 def _parameters(blank: Blank) -> int:

@@ -1,4 +1,4 @@
-"""A training step written down as the tensor operations that it comes to, without modules and autograd around them."""
+"""What a network does, as the tensor operations that it comes to, without modules and autograd around them."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ aten = torch.ops.aten
 
 
 class NotRecordableError(Exception):
-    """A step does what would not be the same again."""
+    """What was to be recorded would not be the same again."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """The operations of a step, in their order.
+    """The operations of a training step, or of a forward pass, in their order.
 
     Attributes:
-        graph: they. What it gives is the loss and the gradient of each leaf, or None. What no operation made and is no
-            input is a "get_attr" node.
+        graph: they. What it gives is the loss and the gradient of each leaf, or None; or what the pass gives. What no
+            operation made and is no input is a "get_attr" node.
         leaves: the nodes of what is trained.
     """
 
@@ -85,14 +85,23 @@ def record(inputs: Sequence[Tensor], leaves: Sequence[Tensor], loss: Callable[[]
     Raises:
         NotRecordableError: it reads a number out of a tensor, or changes one in place.
     """
-    with _Recorder(inputs, leaves) as recorder:
+    recorder = _Recorder(inputs, leaves)
+    with recorder:
         value = loss()
         gradients = torch.autograd.grad(value, leaves, allow_unused=True)
-    graph, nodes = recorder.graph, recorder.nodes
-    graph.output((nodes[value], *(None if each is None else nodes[each] for each in gradients)))
-    recording = Recording(graph, [nodes[leaf] for leaf in leaves])
-    simplify(recording)
-    return recording
+    return recorder.recording((value, *gradients))
+
+
+def record_pass(inputs: Sequence[Tensor], forward: Callable[[], Sequence[Tensor]]) -> Recording:
+    """Write down what tensors are computed by, of the same `inputs`; nothing is trained.
+
+    Raises:
+        NotRecordableError: as `record`.
+    """
+    recorder = _Recorder(inputs, ())
+    with torch.no_grad(), recorder:
+        values = forward()
+    return recorder.recording(values)
 
 
 class _Recorder(TorchDispatchMode):
@@ -101,6 +110,7 @@ class _Recorder(TorchDispatchMode):
     def __init__(self, inputs: Sequence[Tensor], leaves: Sequence[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.graph = Graph()
+        self.leaves = leaves
         # Of what may differ from step to step. Weakly: a step never holds all its results at once.
         self.nodes = WeakTensorKeyDictionary()
         self.frozen: dict[int, Node] = {}
@@ -108,6 +118,13 @@ class _Recorder(TorchDispatchMode):
             self._is(each, self.graph.placeholder(f"input_{place}"))
         for each in leaves:
             self.nodes[each] = _constant(self.graph, each)
+
+    def recording(self, values: Sequence[Tensor | None]) -> Recording:
+        """What was seen, as far as the values come of it."""
+        self.graph.output(tuple(map(self._node, values)))
+        recording = Recording(self.graph, [self.nodes[leaf] for leaf in self.leaves])
+        simplify(recording)
+        return recording
 
     def __torch_dispatch__(
         self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -181,7 +198,7 @@ def _is_idle(node: Node) -> bool:
 def program(
     recording: Recording, on_loss: Callable[[Tensor], None], on_gradient: Callable[[int, Tensor], None]
 ) -> Callable[..., Tensor]:
-    """What runs a recording for other inputs and gives the loss. The recording is used up.
+    """What makes a recorded step for other inputs and gives the loss. The recording is used up.
 
     Args:
         recording: of a step.
@@ -212,10 +229,12 @@ def program(
             with graph.inserting_after(max((gradients[place], *_readers(leaf)), key=order.__getitem__)):
                 graph.call_function(gradient_is, (place, gradients[place]))
     output.args = (loss,)
-    return _compiled(graph)
+    return compiled(recording)
 
 
-def _compiled(graph: Graph) -> Callable[..., Any]:
+def compiled(recording: Recording) -> Callable[..., Any]:
+    """A function from other inputs to what a recording gives."""
+    graph = recording.graph
     # Not as a torch.fx.GraphModule: what that compiles is kept for as long as the process lives.
     constants = {node.target: value_of(node) for node in graph.nodes if node.op == "get_attr"}
     code = graph.python_code("self")

@@ -1,4 +1,4 @@
-"""On a processor, a small denoiser's training step as the operations that it comes to, recorded once.
+"""On a processor, a small denoiser's training step or forward pass as the operations that it comes to, recorded once.
 
 Such a step is some two thousand operations on small tensors. Which they are, module by module, and which undo them, is
 the same at every step, and takes a tenth of its time to find out.
@@ -7,21 +7,22 @@ the same at every step, and takes a tenth of its time to find out.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Generic
+from typing import Any, Generic
 
 import torch
 from torch import Tensor, nn
+from torch.fx.node import map_aggregate
 
 from imagic_cli.graph import D
 from imagic_cli.memory import release
 from imagic_cli.onednn import hasten
 from imagic_cli.precision import Precision, is_small
-from imagic_cli.recording import NotRecordableError, program, record
+from imagic_cli.recording import NotRecordableError, compiled, program, record, record_pass
 from imagic_cli.updates import Updates
 
 
 def is_replayed(precision: Precision, denoiser: nn.Module) -> bool:
-    """Whether steps are: not of a large one, for frozen weights are kept twice more, in orders that are faster."""
+    """Whether what it does is: not a large one's, for frozen weights are kept twice more, in orders that are faster."""
     plain = precision.device.type == "cpu" and precision.dtype == torch.float32
     return plain and is_small(denoiser)
 
@@ -75,3 +76,52 @@ class Replayed(Generic[D]):
 
     def _take(self, place: int, gradient: Tensor) -> None:
         self.updates.take(self.leaves[place], gradient)
+
+
+def replay_passes(denoiser: nn.Module) -> None:
+    """Replay the forward passes of a denoiser whose weights stay as they are, for inputs of one shape after another."""
+    denoiser.forward = _Passes(denoiser.forward)
+
+
+class _Passes:
+    def __init__(self, forward: Callable[..., Any]) -> None:
+        self.forward = forward
+        # The last alone: each has the weights in an order of its own.
+        self.key: str | None = None
+        """What is no tensor, and the shapes of what is one."""
+        self.run: Callable[..., Any] | None = None
+        """None, where such a pass cannot be recorded."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        tensors: list[Tensor] = []
+
+        def told(value: Any) -> Any:
+            if not isinstance(value, Tensor):
+                return value
+            tensors.append(value)
+            return value.dtype, value.shape, value.stride()
+
+        key = repr(map_aggregate((arguments, options), told))
+        if key != self.key:
+            self.run = None
+            self.run, self.key = self._recorded(tensors, arguments, options), key
+        if self.run is None:
+            return self.forward(*arguments, **options)
+        with torch.inference_mode():
+            found = self.run(*tensors)
+        # Outside of that mode nothing may change what was made within.
+        return tuple(each.clone() for each in found)
+
+    def _recorded(self, tensors: Sequence[Tensor], arguments: Any, options: Any) -> Callable[..., Any] | None:
+        def forward() -> Sequence[Tensor]:
+            found = self.forward(*arguments, **options)
+            if not isinstance(found, tuple):
+                raise NotRecordableError(type(found))
+            return found
+
+        try:
+            recording = record_pass(tensors, forward)
+        except NotRecordableError:
+            return None
+        hasten(recording)
+        return compiled(recording)

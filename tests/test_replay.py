@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from imagic_cli import backends, onednn, tuning
-from imagic_cli.artifacts import Embeddings, Weights
+from imagic_cli.artifacts import Embeddings, Samples, Weights
 from imagic_cli.backends.base import Level
 from imagic_cli.backends.source import find
 from imagic_cli.config import FinetuneSettings, ModelSource
@@ -27,8 +28,8 @@ from imagic_cli.noise import Stream
 from imagic_cli.onednn import hasten
 from imagic_cli.precision import Precision
 from imagic_cli.recording import NotRecordableError, Recording, program, record
-from imagic_cli.replay import Replayed, is_replayed
-from imagic_cli.stages import training
+from imagic_cli.replay import Replayed, is_replayed, replay_passes
+from imagic_cli.stages import generate, training
 from imagic_cli.stages.objective import Drawn, denoising_loss, draw
 from imagic_cli.updates import Updates
 
@@ -331,3 +332,81 @@ def test_a_replayed_run_comes_to_what_an_eager_one_does(
     assert theta.keys() == theirs.keys()
     for name, delta in theirs.items():
         assert (theta[name] - delta).norm() <= 1e-2 * delta.norm() + 1e-7, name
+
+
+class Forward:
+    """A denoiser's own pass, counted."""
+
+    def __init__(self, denoiser: nn.Module) -> None:
+        self.own = denoiser.forward
+        self.times = 0
+
+    def __call__(self, *arguments: object, **options: object) -> object:
+        self.times += 1
+        return self.own(*arguments, **options)
+
+
+def passed(case: Case, step: int, batch: int = 1) -> tuple[Any, dict[str, Any]]:
+    """What a denoiser is given by its level, asked for its answer as the pipelines ask for it."""
+    told: list[tuple[Any, dict[str, Any]]] = []
+    handle = case.level.module.register_forward_pre_hook(
+        lambda _module, arguments, options: told.append((arguments, options)), with_kwargs=True
+    )
+    case.loss(case.drawn(step, batch))
+    handle.remove()
+    ((arguments, options),) = told
+    return arguments, options | {"return_dict": False}
+
+
+@pytest.mark.parametrize("kernels", ["torch's", "oneDNN's"])
+@pytest.mark.parametrize(("family", "name"), [*MODELS, ("sketchbook", "base"), ("sketchbook-cascade", "sr32-128")])
+def test_a_pass_is_recorded_once_for_one_shape_after_another(
+    models: Path, monkeypatch: pytest.MonkeyPatch, family: str, name: str, kernels: str
+) -> None:
+    if kernels == "torch's":
+        monkeypatch.setattr(onednn, "is_there", lambda: False)
+    case = Case(family if family.startswith("sketchbook") else str(models / family), name, "A")
+    denoiser = case.level.module
+    given = [passed(case, step, batch) for batch in (1, 2) for step in (1, 2, 3)]
+    with torch.no_grad():
+        wanted = [denoiser(*arguments, **options)[0] for arguments, options in given]
+    forward = Forward(denoiser)
+    denoiser.forward = forward
+    replay_passes(denoiser)
+    for (arguments, options), theirs in zip(given, wanted, strict=True):
+        (mine,) = denoiser(*arguments, **options)
+        if kernels == "torch's":
+            assert torch.equal(mine, theirs)
+        assert torch.allclose(mine, theirs, atol=1e-4)
+        # The pipelines do so.
+        mine += 1
+    assert forward.times == 2
+
+
+def test_a_pass_that_reads_a_number_is_made_as_before() -> None:
+    class Reading(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor]:
+            return (x * x.sum().item(),)
+
+    denoiser = Reading()
+    replay_passes(denoiser)
+    assert [denoiser(torch.full((2,), each))[0].tolist() for each in (1.0, 2.0)] == [[2, 2], [8, 8]]
+
+
+def test_replayed_samples_are_those_of_the_model_and_do_not_depend_on_what_was_sampled_before(
+    photo: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done("optimize", photo, TEXT, "--model", models / "sd", "--run", "run", "--steps", 1)
+    passes: list[nn.Module] = []
+    monkeypatch.setattr(generate, "replay_passes", lambda denoiser: (passes.append(denoiser), replay_passes(denoiser)))
+    found = []
+    for replayed, seeds in ((True, ["--seeds", 3]), (True, ["--seed", 2]), (False, ["--seeds", 3])):
+        if not replayed:
+            monkeypatch.setattr(generate, "is_replayed", lambda *_: False)
+        done("generate", "--run", "run", "--pretrained", "--eta", 0.7, "--steps", 4, *seeds, "--force")
+        (file,) = Path("run").rglob("samples.safetensors")
+        found.append(Samples.load(file).content.clean["0.700", 2])
+    together, alone, eager = found
+    assert torch.equal(together, alone)
+    assert torch.allclose(together, eager, atol=1e-3)
+    assert len(passes) == 2

@@ -22,6 +22,7 @@ from imagic_cli.freshness import is_done
 from imagic_cli.memory import release
 from imagic_cli.precision import Precision, environment, memory_errors, pick_device, placed, ready_attention
 from imagic_cli.record import Record
+from imagic_cli.replay import is_replayed, replay_passes
 from imagic_cli.run import Run
 from imagic_cli.signals import deferred
 from imagic_cli.stages.checkpoints import check_environment
@@ -223,6 +224,8 @@ def _tuned(backend: Backend, name: str, weights: Weights | None, precision: Prec
             merged = parameters[parameter].to(precision.device).add_(change)
             parameters[parameter].data = merged.to(precision.dtype)
     placed(level.module.to(precision.dtype), precision.device)
+    if is_replayed(precision, level.module):
+        replay_passes(level.module)
     return level
 
 
