@@ -1,4 +1,4 @@
-"""A recorded step's convolutions and products by oneDNN, where what torch makes of small ones is slower.
+"""The convolutions and products of what was recorded by oneDNN, where what torch makes of small ones is slower.
 
 Torch multiplies matrices with another library, which leaves half the width of some processors unused, and makes small
 convolutions out of such products. What it does give to oneDNN has its weights brought into oneDNN's order anew at each
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
-from imagic_cli.recording import Recording, simplify, value_of
+from imagic_cli.recording import Recording, simplify
 
 aten, mkldnn = torch.ops.aten, torch.ops.mkldnn
 
@@ -38,6 +38,7 @@ def hasten(recording: Recording) -> None:
 class _Rewriting:
     def __init__(self, recording: Recording) -> None:
         self.recording = recording
+        self.values = recording.values
         self.packed: dict[tuple[object, ...], Tensor] = {}
         """Weights in oneDNN's order."""
 
@@ -56,7 +57,7 @@ class _Rewriting:
         simplify(self.recording)
 
     def _product(self, node: Node, left: Node, right: Node, bias: Node | None = None) -> None:
-        a, b = value_of(left), value_of(right)
+        a, b = self.values[left], self.values[right]
         if a.numel() * b.shape[1] < _PRODUCT or a.dtype != torch.float32:
             return
         if self.recording.is_frozen(right):
@@ -69,9 +70,9 @@ class _Rewriting:
         self.recording.replace(node, self.recording.before(node, linear, left, weight, bias))
 
     def _convolution(self, node: Node, picture: Node, weight: Node, bias: Node | None, *form: Any) -> None:
-        x, w = value_of(picture), value_of(weight)
+        x, w = self.values[picture], self.values[weight]
         transposed, groups = form[3], form[5]
-        if x.dtype != torch.float32:
+        if x.dtype != torch.float32 or not self._is_channels_last(node):
             return
         if self.recording.is_frozen(weight) and not transposed and groups == 1:
             self.recording.replace(node, self._packed(node, picture, weight, bias, form))
@@ -81,12 +82,12 @@ class _Rewriting:
     def _gradients(self, node: Node, outer: Node, picture: Node, weight: Node, _: Any, *rest: Any) -> None:
         *form, wanted = rest
         parts = {user.args[1]: user for user in node.users}
-        w = value_of(weight)
-        if w.dtype != torch.float32:
+        w = self.values[weight]
+        if w.dtype != torch.float32 or (0 in parts and not self._is_channels_last(parts[0])):
             return
         if self.recording.is_frozen(weight) and wanted == [True, False, False] and _keeps_size(w, form):
             self.recording.replace(parts[0], self._packed(node, outer, weight, None, form, turned=True))
-        elif _is_small(value_of(picture), w, form):
+        elif _is_small(self.values[picture], w, form):
             of: dict[Any, tuple[Any, ...]] = {
                 0: (inner_gradient, outer, weight),
                 1: (weight_gradient, outer, picture, w.shape[2]),
@@ -95,11 +96,15 @@ class _Rewriting:
             for place, part in parts.items():
                 self.recording.replace(part, self.recording.before(node, *of[place]))
 
+    def _is_channels_last(self, node: Node) -> bool:
+        # As what a convolution here gives: what follows may have been recorded for another order.
+        return self.values[node].is_contiguous(memory_format=torch.channels_last)
+
     def _packed(
         self, node: Node, picture: Node, weight: Node, bias: Node | None, form: Any, turned: bool = False
     ) -> Node:
         stride, padding, dilation, _, _, groups = form
-        w, shape = value_of(weight), list(value_of(picture).shape)
+        w, shape = self.values[weight], list(self.values[picture].shape)
         key = "convolution", *_memory(w), turned, tuple(shape)
         if key not in self.packed:
             if turned:

@@ -33,17 +33,20 @@ class Recording:
         graph: they. What it gives is the loss and the gradient of each leaf, or None; or what the pass gives. What no
             operation made and is no input is a "get_attr" node.
         leaves: the nodes of what is trained.
+        values: what a "get_attr" node is; of an operation whose result is a tensor one without memory, of its shape and
+            strides. Not with the nodes, for these hold each other until some collection, and would hold the weights.
     """
 
     graph: Graph
     leaves: Sequence[Node]
+    values: dict[Node, Tensor]
 
     def operations(self) -> list[Node]:
         """All of them, in order."""
         return [node for node in self.graph.nodes if node.op == "call_function"]
 
     def is_frozen(self, node: object) -> bool:
-        """Whether it is a tensor that no step changes."""
+        """Whether it is a tensor that nothing changes."""
         return isinstance(node, Node) and node.op == "get_attr" and node not in self._live
 
     @cached_property
@@ -52,8 +55,8 @@ class Recording:
 
     def replace(self, node: Node, other: Node) -> None:
         """Put another in the place of an operation."""
-        for name, value in node.meta.items():
-            other.meta.setdefault(name, value)
+        if node in self.values:
+            self.values.setdefault(other, self.values[node])
         node.replace_all_uses_with(other)
         self.graph.erase_node(node)
 
@@ -65,13 +68,7 @@ class Recording:
     def constant(self, node: Node, value: Tensor) -> Node:
         """A new tensor, there before an operation."""
         with self.graph.inserting_before(node):
-            return _constant(self.graph, value)
-
-
-def value_of(node: Node) -> Tensor:
-    """What a "get_attr" node is; of another whose result was a tensor one without memory, of its shape and strides."""
-    value: Tensor = node.meta["value"]
-    return value
+            return _constant(self.graph, self.values, value)
 
 
 def record(inputs: Sequence[Tensor], leaves: Sequence[Tensor], loss: Callable[[], Tensor]) -> Recording:
@@ -83,7 +80,8 @@ def record(inputs: Sequence[Tensor], leaves: Sequence[Tensor], loss: Callable[[]
         loss: the loss of those very inputs.
 
     Raises:
-        NotRecordableError: it reads a number out of a tensor, or changes one in place.
+        NotRecordableError: it reads a number out of a tensor by `item`, or changes one in place. What leaves torch by
+            `tolist` or `numpy` is not noticed.
     """
     recorder = _Recorder(inputs, leaves)
     with recorder:
@@ -93,7 +91,7 @@ def record(inputs: Sequence[Tensor], leaves: Sequence[Tensor], loss: Callable[[]
 
 
 def record_pass(inputs: Sequence[Tensor], forward: Callable[[], Sequence[Tensor]]) -> Recording:
-    """Write down what tensors are computed by, of the same `inputs`; nothing is trained.
+    """Write down what a pass over those very inputs computes its result by; nothing is trained.
 
     Raises:
         NotRecordableError: as `record`.
@@ -111,18 +109,19 @@ class _Recorder(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.graph = Graph()
         self.leaves = leaves
-        # Of what may differ from step to step. Weakly: a step never holds all its results at once.
+        self.values: dict[Node, Tensor] = {}
+        # Of what may differ from time to time. Weakly: a step never holds all its results at once.
         self.nodes = WeakTensorKeyDictionary()
         self.frozen: dict[int, Node] = {}
         for place, each in enumerate(inputs):
             self._is(each, self.graph.placeholder(f"input_{place}"))
         for each in leaves:
-            self.nodes[each] = _constant(self.graph, each)
+            self.nodes[each] = _constant(self.graph, self.values, each)
 
     def recording(self, values: Sequence[Tensor | None]) -> Recording:
         """What was seen, as far as the values come of it."""
         self.graph.output(tuple(map(self._node, values)))
-        recording = Recording(self.graph, [self.nodes[leaf] for leaf in self.leaves])
+        recording = Recording(self.graph, [self.nodes[leaf] for leaf in self.leaves], self.values)
         simplify(recording)
         return recording
 
@@ -155,20 +154,20 @@ class _Recorder(TorchDispatchMode):
             return value
         if value in self.nodes:
             return self.nodes[value]
-        # The node keeps it, so no other tensor is given its id.
+        # It is kept, so no other tensor is given its id.
         if id(value) not in self.frozen:
-            self.frozen[id(value)] = _constant(self.graph, value)
+            self.frozen[id(value)] = _constant(self.graph, self.values, value)
         return self.frozen[id(value)]
 
     def _is(self, value: Tensor, node: Node) -> None:
         self.nodes[value] = node
-        node.meta["value"] = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+        self.values[node] = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
 
 
-def _constant(graph: Graph, value: Tensor) -> Node:
+def _constant(graph: Graph, values: dict[Node, Tensor], value: Tensor) -> Node:
     node = graph.create_node("get_attr", "constant")
     node.target = node.name
-    node.meta["value"] = value
+    values[node] = value
     return node
 
 
@@ -176,7 +175,7 @@ def simplify(recording: Recording) -> None:
     """Leave out what changes no number."""
     for node in recording.operations():
         first = node.args[0] if node.args else None
-        if isinstance(first, Node) and _is_idle(node):
+        if isinstance(first, Node) and _is_idle(recording, node):
             recording.replace(node, first)
         elif isinstance(first, Node) and node.target == first.target == aten.t.default:
             assert isinstance(first.args[0], Node)
@@ -184,12 +183,12 @@ def simplify(recording: Recording) -> None:
     recording.graph.eliminate_dead_code()
 
 
-def _is_idle(node: Node) -> bool:
+def _is_idle(recording: Recording, node: Node) -> bool:
     if node.target == aten.detach.default:
         return True
     if node.target != aten.div.Tensor or not isinstance(node.args[0], Node):
         return False
-    by, before, after = node.args[1], value_of(node.args[0]), value_of(node)
+    by, before, after = node.args[1], recording.values[node.args[0]], recording.values[node]
     # Else it lays its result out otherwise than what it divides, or makes a fraction of a whole number.
     same = before.stride() == after.stride() and before.dtype == after.dtype
     return isinstance(by, int | float) and by == 1 and same
@@ -206,7 +205,7 @@ def program(
         on_gradient: is told a leaf's place and its gradient, laid out like the leaf, as soon as nothing that is still
             to come reads the leaf: it may be changed then.
     """
-    strides = [value_of(leaf).stride() for leaf in recording.leaves]
+    strides = [recording.values[leaf].stride() for leaf in recording.leaves]
 
     # By name: what a graph calls must be a function that has one.
     def loss_is(loss: Tensor) -> None:
@@ -233,10 +232,10 @@ def program(
 
 
 def compiled(recording: Recording) -> Callable[..., Any]:
-    """A function from other inputs to what a recording gives."""
+    """A function from other inputs to what a recording gives. The recording is used up."""
     graph = recording.graph
     # Not as a torch.fx.GraphModule: what that compiles is kept for as long as the process lives.
-    constants = {node.target: value_of(node) for node in graph.nodes if node.op == "get_attr"}
+    constants = {node.target: recording.values[node] for node in graph.nodes if node.op == "get_attr"}
     code = graph.python_code("self")
     space = dict(code.globals)
 

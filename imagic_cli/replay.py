@@ -1,12 +1,13 @@
 """On a processor, a small denoiser's training step or forward pass as the operations that it comes to, recorded once.
 
-Such a step is some two thousand operations on small tensors. Which they are, module by module, and which undo them, is
-the same at every step, and takes a tenth of its time to find out.
+That is one or two thousand operations on small tensors. Which they are, module by module, and in a step which undo
+them, is the same every time, and takes a tenth of its time to find out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Generic
 
 import torch
@@ -22,7 +23,7 @@ from imagic_cli.updates import Updates
 
 
 def is_replayed(precision: Precision, denoiser: nn.Module) -> bool:
-    """Whether what it does is: not a large one's, for frozen weights are kept twice more, in orders that are faster."""
+    """Whether what it does is: not a large one's, for frozen weights are kept once or twice more, in faster orders."""
     plain = precision.device.type == "cpu" and precision.dtype == torch.float32
     return plain and is_small(denoiser)
 
@@ -64,6 +65,7 @@ class Replayed(Generic[D]):
             return self.loss
         hasten(recording)
         run = program(recording, self.updates.begin, self._take)
+        del recording
         # All gradients at once were more than is there from here on.
         release(self.leaves[0].device)
 
@@ -78,9 +80,21 @@ class Replayed(Generic[D]):
         self.updates.take(self.leaves[place], gradient)
 
 
-def replay_passes(denoiser: nn.Module) -> None:
-    """Replay the forward passes of a denoiser whose weights stay as they are, for inputs of one shape after another."""
-    denoiser.forward = _Passes(denoiser.forward)
+@contextmanager
+def replayed_passes(denoisers: Iterable[nn.Module]) -> Iterator[None]:
+    """Replay the forward passes of denoisers whose weights stay as they are, for inputs of one shape after another.
+
+    A pass that gives anything but a tuple of tensors, as the pipelines ask for, is made as before.
+    """
+    replayed = list(denoisers)
+    for denoiser in replayed:
+        denoiser.forward = _Passes(denoiser.forward)
+    try:
+        yield
+    finally:
+        # Each would hold itself through it, and so its weights until some collection.
+        for denoiser in replayed:
+            del denoiser.forward
 
 
 class _Passes:
@@ -88,7 +102,7 @@ class _Passes:
         self.forward = forward
         # The last alone: each has the weights in an order of its own.
         self.key: str | None = None
-        """What is no tensor, and the shapes of what is one."""
+        """What is no tensor, the shapes of what is one, and which of these are the same."""
         self.run: Callable[..., Any] | None = None
         """None, where such a pass cannot be recorded."""
 
@@ -99,7 +113,8 @@ class _Passes:
             if not isinstance(value, Tensor):
                 return value
             tensors.append(value)
-            return value.dtype, value.shape, value.stride()
+            first = [each is value for each in tensors].index(True)
+            return value.dtype, value.shape, value.stride(), first
 
         key = repr(map_aggregate((arguments, options), told))
         if key != self.key:
@@ -115,7 +130,7 @@ class _Passes:
     def _recorded(self, tensors: Sequence[Tensor], arguments: Any, options: Any) -> Callable[..., Any] | None:
         def forward() -> Sequence[Tensor]:
             found = self.forward(*arguments, **options)
-            if not isinstance(found, tuple):
+            if not isinstance(found, tuple) or not all(isinstance(each, Tensor) for each in found):
                 raise NotRecordableError(type(found))
             return found
 

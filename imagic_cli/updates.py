@@ -141,8 +141,10 @@ class Updates:
         if not part.missing:
             self._update(part)
 
-    # A replayed step is made in inference mode, and moments made there could be changed there only.
+    # A replayed step is made in inference mode, and moments made there could be changed there only. Without that mode
+    # gradients are on.
     @torch.inference_mode(False)
+    @torch.no_grad()
     def _update(self, part: _Part) -> None:
         part.missing = len(part.copies)
         gradients = part.take_gradients()

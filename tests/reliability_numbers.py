@@ -155,8 +155,10 @@ def _at_step(step: int, loss: Callable[[Tensor], Tensor], gradient: Callable[[Te
     def taken(part: _Part) -> list[Tensor]:
         gradients = take(part)
         if calls[0] == step:
-            for each in gradients:
-                each.copy_(gradient(each))
+            # A replayed step's can be changed in that mode alone.
+            with torch.inference_mode():
+                for each in gradients:
+                    each.copy_(gradient(each))
         return gradients
 
     Updates.begin, _Part.take_gradients = begun, taken

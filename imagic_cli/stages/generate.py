@@ -22,7 +22,7 @@ from imagic_cli.freshness import is_done
 from imagic_cli.memory import release
 from imagic_cli.precision import Precision, environment, memory_errors, pick_device, placed, ready_attention
 from imagic_cli.record import Record
-from imagic_cli.replay import is_replayed, replay_passes
+from imagic_cli.replay import is_replayed, replayed_passes
 from imagic_cli.run import Run
 from imagic_cli.signals import deferred
 from imagic_cli.stages.checkpoints import check_environment
@@ -174,7 +174,9 @@ class _Call:
         embeddings, clean = dict(self.samples.embeddings), dict(self.samples.clean)
         saved = time.monotonic()
         done, total = 0, len(todo) * steps
-        with ready_attention(self.precision.device), deferred() as stop:
+        modules = [level.module for level in levels.values()]
+        small = [each for each in modules if is_replayed(self.precision, each)]
+        with ready_attention(self.precision.device), replayed_passes(small), deferred() as stop:
 
             def advance() -> None:
                 nonlocal done
@@ -224,8 +226,6 @@ def _tuned(backend: Backend, name: str, weights: Weights | None, precision: Prec
             merged = parameters[parameter].to(precision.device).add_(change)
             parameters[parameter].data = merged.to(precision.dtype)
     placed(level.module.to(precision.dtype), precision.device)
-    if is_replayed(precision, level.module):
-        replay_passes(level.module)
     return level
 
 
