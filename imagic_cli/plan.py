@@ -24,8 +24,8 @@ from imagic_cli.tuning import leaves
 # Networks of convolutions and attention reach about this part of the rate of one large matrix product.
 _EFFICIENCY = 0.5
 _MOMENTS = 2
-# In which a replayed step keeps frozen weights beside the model's own: forwards and backwards, or forwards alone.
-_ORDERS, _ORDERS_FORWARD = 2, 1
+# In which a replayed step keeps frozen weights beside the model's own: forwards and backwards.
+_ORDERS = 2
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,8 @@ def _sampled(
     told = " then ".join(f"{plural(each.steps, 'step')} of {each.name} at guidance {each.guidance}" for each in passes)
     if len(passes) == 1:
         told = f"{plural(settings.steps, 'step')} of {settings.scheduler} at guidance {settings.guidance}"
-    weights = sum(
-        _parameters(blank) * (1 + _ORDERS_FORWARD * _is_ordered(blank, settings.dtype, device)) for blank in blanks
-    )
+    # Of these orders a sample needs the one.
+    weights = sum(_parameters(blank) * (1 + _is_ordered(blank, settings.dtype, device)) for blank in blanks)
     memory, disk = weights * 4, images * blanks[-1].clean.numel() * 8
     work = f"{plural(images, 'image')}, {told}"
     return _cost("generate", work, flop, memory, activations, disk, device, DTYPES[settings.dtype])
