@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import operator
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
-from types import SimpleNamespace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._ops import OpOverload
 from torch.fx import Graph, Node
 from torch.fx.node import map_aggregate
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -38,7 +35,7 @@ class Recording:
     """
 
     graph: Graph
-    leaves: Sequence[Node]
+    leaves: list[Node]
     values: dict[Node, Tensor]
 
     def operations(self) -> list[Node]:
@@ -68,7 +65,14 @@ class Recording:
     def constant(self, node: Node, value: Tensor) -> Node:
         """A new tensor, there before an operation."""
         with self.graph.inserting_before(node):
-            return _constant(self.graph, self.values, value)
+            return self.holding(value)
+
+    def holding(self, value: Tensor) -> Node:
+        """A tensor, there from where the graph is written on."""
+        node = self.graph.create_node("get_attr", "constant")
+        node.target = node.name
+        self.values[node] = value
+        return node
 
 
 def record(inputs: Sequence[Tensor], leaves: Sequence[Tensor], loss: Callable[[], Tensor]) -> Recording:
@@ -87,7 +91,7 @@ def record(inputs: Sequence[Tensor], leaves: Sequence[Tensor], loss: Callable[[]
     with recorder:
         value = loss()
         gradients = torch.autograd.grad(value, leaves, allow_unused=True)
-    return recorder.recording((value, *gradients))
+    return recorder.ended((value, *gradients))
 
 
 def record_pass(inputs: Sequence[Tensor], forward: Callable[[], Sequence[Tensor]]) -> Recording:
@@ -99,7 +103,7 @@ def record_pass(inputs: Sequence[Tensor], forward: Callable[[], Sequence[Tensor]
     recorder = _Recorder(inputs, ())
     with torch.no_grad(), recorder:
         values = forward()
-    return recorder.recording(values)
+    return recorder.ended(values)
 
 
 class _Recorder(TorchDispatchMode):
@@ -107,23 +111,21 @@ class _Recorder(TorchDispatchMode):
 
     def __init__(self, inputs: Sequence[Tensor], leaves: Sequence[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.graph = Graph()
-        self.leaves = leaves
-        self.values: dict[Node, Tensor] = {}
+        self.recording = Recording(Graph(), [], {})
         # Of what may differ from time to time. Weakly: a step never holds all its results at once.
         self.nodes = WeakTensorKeyDictionary()
         self.frozen: dict[int, Node] = {}
         for place, each in enumerate(inputs):
-            self._is(each, self.graph.placeholder(f"input_{place}"))
+            self._is(each, self.recording.graph.placeholder(f"input_{place}"))
         for each in leaves:
-            self.nodes[each] = _constant(self.graph, self.values, each)
+            self.nodes[each] = self.recording.holding(each)
+            self.recording.leaves.append(self.nodes[each])
 
-    def recording(self, values: Sequence[Tensor | None]) -> Recording:
+    def ended(self, values: Sequence[Tensor | None]) -> Recording:
         """What was seen, as far as the values come of it."""
-        self.graph.output(tuple(map(self._node, values)))
-        recording = Recording(self.graph, [self.nodes[leaf] for leaf in self.leaves], self.values)
-        simplify(recording)
-        return recording
+        self.recording.graph.output(tuple(map(self._node, values)))
+        simplify(self.recording)
+        return self.recording
 
     def __torch_dispatch__(
         self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -135,13 +137,13 @@ class _Recorder(TorchDispatchMode):
         # What comes of nothing that differs is the same at every step: what reads it takes it as it is.
         if not isinstance(found, Tensor | Sequence) or not self._differs(given):
             return found
-        node = self.graph.call_function(func, *map_aggregate(given, self._node))
+        node = self.recording.graph.call_function(func, *map_aggregate(given, self._node))
         if isinstance(found, Tensor):
             self._is(found, node)
         else:
             for place, each in enumerate(found):
                 if isinstance(each, Tensor):
-                    self._is(each, self.graph.call_function(operator.getitem, (node, place)))
+                    self._is(each, self.recording.graph.call_function(operator.getitem, (node, place)))
         return found
 
     def _differs(self, given: Any) -> bool:
@@ -156,19 +158,13 @@ class _Recorder(TorchDispatchMode):
             return self.nodes[value]
         # It is kept, so no other tensor is given its id.
         if id(value) not in self.frozen:
-            self.frozen[id(value)] = _constant(self.graph, self.values, value)
+            self.frozen[id(value)] = self.recording.holding(value)
         return self.frozen[id(value)]
 
     def _is(self, value: Tensor, node: Node) -> None:
         self.nodes[value] = node
-        self.values[node] = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
-
-
-def _constant(graph: Graph, values: dict[Node, Tensor], value: Tensor) -> Node:
-    node = graph.create_node("get_attr", "constant")
-    node.target = node.name
-    values[node] = value
-    return node
+        like = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+        self.recording.values[node] = like
 
 
 def simplify(recording: Recording) -> None:
@@ -192,71 +188,3 @@ def _is_idle(recording: Recording, node: Node) -> bool:
     # Else it lays its result out otherwise than what it divides, or makes a fraction of a whole number.
     same = before.stride() == after.stride() and before.dtype == after.dtype
     return isinstance(by, int | float) and by == 1 and same
-
-
-def program(
-    recording: Recording, on_loss: Callable[[Tensor], None], on_gradient: Callable[[int, Tensor], None]
-) -> Callable[..., Tensor]:
-    """What makes a recorded step for other inputs and gives the loss. The recording is used up.
-
-    Args:
-        recording: of a step.
-        on_loss: is told the loss before any gradient is computed.
-        on_gradient: is told a leaf's place and its gradient, laid out like the leaf, as soon as nothing that is still
-            to come reads the leaf: it may be changed then.
-    """
-    strides = [recording.values[leaf].stride() for leaf in recording.leaves]
-
-    # By name: what a graph calls must be a function that has one.
-    def loss_is(loss: Tensor) -> None:
-        on_loss(loss)
-
-    def gradient_is(place: int, gradient: Tensor) -> None:
-        if gradient.stride() != strides[place]:
-            laid_out = torch.empty_strided(gradient.shape, strides[place], dtype=gradient.dtype)
-            gradient = laid_out.copy_(gradient)
-        on_gradient(place, gradient)
-
-    graph = recording.graph
-    order = {node: place for place, node in enumerate(graph.nodes)}
-    output: Any = graph.output_node()
-    loss, *gradients = output.args[0]
-    with graph.inserting_after(loss):
-        graph.call_function(loss_is, (loss,))
-    for place, leaf in enumerate(recording.leaves):
-        if gradients[place] is not None:
-            with graph.inserting_after(max((gradients[place], *_readers(leaf)), key=order.__getitem__)):
-                graph.call_function(gradient_is, (place, gradients[place]))
-    output.args = (loss,)
-    return compiled(recording)
-
-
-def compiled(recording: Recording) -> Callable[..., Any]:
-    """A function from other inputs to what a recording gives. The recording is used up."""
-    graph = recording.graph
-    # Not as a torch.fx.GraphModule: what that compiles is kept for as long as the process lives.
-    constants = {node.target: recording.values[node] for node in graph.nodes if node.op == "get_attr"}
-    code = graph.python_code("self")
-    space = dict(code.globals)
-
-    def called_directly(match: re.Match[str]) -> str:
-        library, name, overload = match.groups()
-        space[f"{library}_{name}_{overload}"] = getattr(getattr(getattr(torch.ops, library), name), overload)._op
-        return f"{library}_{name}_{overload}("
-
-    # What an operator is looked up by, and the Python function around it, cost as much as the smallest ones take.
-    source = re.sub(r"torch\.ops\.(\w+)\.(\w+)\.(\w+)\(", called_directly, code.src)
-    exec(compile(source, __name__, "exec"), space)
-    return partial(space["forward"], SimpleNamespace(**constants))
-
-
-def _readers(node: Node) -> Iterator[Node]:
-    """What reads a tensor or a view of it."""
-    for user in node.users:
-        yield user
-        if user.target is operator.getitem or _is_view(user.target):
-            yield from _readers(user)
-
-
-def _is_view(function: object) -> bool:
-    return isinstance(function, OpOverload) and any(each.alias_info is not None for each in function._schema.returns)

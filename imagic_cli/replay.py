@@ -18,7 +18,8 @@ from imagic_cli.graph import D
 from imagic_cli.memory import release
 from imagic_cli.onednn import hasten
 from imagic_cli.precision import Precision, is_small
-from imagic_cli.recording import NotRecordableError, compiled, program, record, record_pass
+from imagic_cli.program import compiled, program
+from imagic_cli.recording import NotRecordableError, record, record_pass
 from imagic_cli.updates import Updates
 
 

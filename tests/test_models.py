@@ -193,7 +193,7 @@ FORBIDDEN_METHODS = {
     ("hub", "load"),
 }
 # A recorded step is compiled from what fx writes of operations that this process has just made: of no file.
-GENERATED = {"recording.py": ["exec", "compile"]}
+GENERATED = {"program.py": ["exec", "compile"]}
 FORBIDDEN_OPTIONS = {"trust_remote_code", "custom_pipeline", "custom_revision", "shell", "allow_pickle", "weights_only"}
 
 

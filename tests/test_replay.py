@@ -27,7 +27,8 @@ from imagic_cli.fit import fit
 from imagic_cli.noise import Stream
 from imagic_cli.onednn import hasten
 from imagic_cli.precision import Precision
-from imagic_cli.recording import NotRecordableError, Recording, program, record
+from imagic_cli.program import program
+from imagic_cli.recording import NotRecordableError, Recording, record
 from imagic_cli.replay import Replayed, is_replayed, replayed_passes
 from imagic_cli.stages import generate, training
 from imagic_cli.stages.objective import Drawn, denoising_loss, draw
