@@ -1,13 +1,15 @@
 """The convolutions and products of what was recorded by oneDNN, where what torch makes of small ones is slower.
 
-Torch multiplies matrices with another library, which leaves half the width of some processors unused, and makes small
-convolutions out of such products. What it does give to oneDNN has its weights brought into oneDNN's order anew at each
-call, which with a small picture is half of the work; weights that stay as they are can be brought there once.
+What torch gives to oneDNN has its weights brought into oneDNN's order anew at each call, which with a small picture is
+half of the work; weights that stay as they are can be brought there once. Matrices it multiplies with a library of
+Intel's, which leaves half the width of other makers' processors unused, and small convolutions it makes out of such
+products.
 """
 
 from __future__ import annotations
 
 import platform
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,15 +31,25 @@ def is_there() -> bool:
     return torch.backends.mkldnn.is_available() and platform.machine().lower() in _MEASURED
 
 
+def is_intel() -> bool:
+    """Whether the processor is one that torch's own products were made for."""
+    # On Linux `platform` does not know.
+    told = Path("/proc/cpuinfo")
+    return "GenuineIntel" in (told.read_text(encoding="utf-8") if told.exists() else platform.processor())
+
+
 def hasten(recording: Recording) -> None:
     """Rewrite what of a recording is in fp32, where oneDNN is there."""
     if is_there():
-        _Rewriting(recording).all()
+        _Rewriting(recording, products=not is_intel()).all()
 
 
 class _Rewriting:
-    def __init__(self, recording: Recording) -> None:
+    """Of frozen convolutions, and, if `products`, of products and of small convolutions that are trained."""
+
+    def __init__(self, recording: Recording, products: bool) -> None:
         self.recording = recording
+        self.products = products
         self.values = recording.values
         self.packed: dict[tuple[object, ...], Tensor] = {}
         """Weights in oneDNN's order."""
@@ -58,7 +70,7 @@ class _Rewriting:
 
     def _product(self, node: Node, left: Node, right: Node, bias: Node | None = None) -> None:
         a, b = self.values[left], self.values[right]
-        if a.numel() * b.shape[1] < _PRODUCT or a.dtype != torch.float32:
+        if not self.products or a.numel() * b.shape[1] < _PRODUCT or a.dtype != torch.float32:
             return
         if self.recording.is_frozen(right):
             key = "product", *_memory(b), len(a)
@@ -76,7 +88,7 @@ class _Rewriting:
             return
         if self.recording.is_frozen(weight) and not transposed and groups == 1:
             self.recording.replace(node, self._packed(node, picture, weight, bias, form))
-        elif _is_small(x, w, form):
+        elif self.products and _is_small(x, w, form):
             self.recording.replace(node, self.recording.before(node, convolution, picture, weight, bias))
 
     def _gradients(self, node: Node, outer: Node, picture: Node, weight: Node, _: Any, *rest: Any) -> None:
@@ -87,7 +99,7 @@ class _Rewriting:
             return
         if self.recording.is_frozen(weight) and wanted == [True, False, False] and _keeps_size(w, form):
             self.recording.replace(parts[0], self._packed(node, outer, weight, None, form, turned=True))
-        elif _is_small(self.values[picture], w, form):
+        elif self.products and _is_small(self.values[picture], w, form):
             of: dict[Any, tuple[Any, ...]] = {
                 0: (inner_gradient, outer, weight),
                 1: (weight_gradient, outer, picture, w.shape[2]),

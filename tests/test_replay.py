@@ -106,8 +106,10 @@ def test_a_recorded_step_gives_for_another_draw_the_bits_of_autograd(
 @pytest.mark.parametrize("what", ["A", "full", "lora"])
 @pytest.mark.parametrize(("family", "name"), [*MODELS, ("sketchbook", "base"), ("sketchbook-cascade", "sr32-128")])
 def test_other_kernels_give_the_same_numbers(
-    models: Path, family: str, name: str, what: str, batch: int, checkpointing: bool
+    models: Path, monkeypatch: pytest.MonkeyPatch, family: str, name: str, what: str, batch: int, checkpointing: bool
 ) -> None:
+    # There are more of them where the processor is not.
+    monkeypatch.setattr(onednn, "is_intel", lambda: False)
     case = Case(family if family.startswith("sketchbook") else str(models / family), name, what)
     if checkpointing:
         case.level.module.enable_gradient_checkpointing()
@@ -127,6 +129,7 @@ def functions(recording: Recording) -> set[object]:
 
 
 def test_the_bundled_model_has_none_of_its_large_operations_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onednn, "is_intel", lambda: False)
     packed, plain = torch.ops.mkldnn._convolution_pointwise.default, torch.ops.aten.convolution.default
     a, b = (Case("sketchbook", "base", what) for what in ("A", "full"))
     first, second = (case.recording(case.drawn(1)) for case in (a, b))
@@ -145,6 +148,30 @@ def test_the_bundled_model_has_none_of_its_large_operations_left_to_torch(monkey
     assert ours < functions(second)
     # Their weights change at every step.
     assert packed not in functions(second)
+
+
+def test_on_an_intel_processor_torch_keeps_all_but_frozen_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onednn, "is_intel", lambda: True)
+    a, b = (Case("sketchbook", "base", what) for what in ("A", "full"))
+    first, second = (case.recording(case.drawn(1)) for case in (a, b))
+    before, of_b = functions(first), functions(second)
+    hasten(first)
+    packed, plain = torch.ops.mkldnn._convolution_pointwise.default, torch.ops.aten.convolution.default
+    assert functions(first) >= before - {plain, torch.ops.aten.convolution_backward.default}
+    assert {packed} == functions(first) - before
+    assert plain not in functions(first)
+    hasten(second)
+    assert functions(second) == of_b
+
+
+def test_whether_it_is_one_is_what_the_system_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(onednn, "Path", lambda _: tmp_path / "cpuinfo")
+    for told, wanted in (("Intel64 Family 6 Model 158 Stepping 10, GenuineIntel", True), ("AuthenticAMD", False)):
+        monkeypatch.setattr(platform, "processor", lambda told=told: told)
+        assert onednn.is_intel() == wanted
+    for told, wanted in (("vendor_id\t: GenuineIntel\n", True), ("vendor_id\t: AuthenticAMD\n", False)):
+        (tmp_path / "cpuinfo").write_text(told, encoding="utf-8")
+        assert onednn.is_intel() == wanted
 
 
 @pytest.mark.parametrize("kernel", [1, 3])
