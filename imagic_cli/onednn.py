@@ -9,6 +9,7 @@ products.
 from __future__ import annotations
 
 import platform
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ class _Rewriting:
         if x.dtype != torch.float32 or not self._is_channels_last(node):
             return
         if self.recording.is_frozen(weight) and not transposed and groups == 1:
-            self.recording.replace(node, self._packed(node, picture, weight, bias, form))
+            self.recording.replace(node, self._frozen(node, picture, weight, bias, form))
         elif self.products and _is_small(x, w, form):
             self.recording.replace(node, self.recording.before(node, convolution, picture, weight, bias))
 
@@ -98,7 +99,7 @@ class _Rewriting:
         if w.dtype != torch.float32 or (0 in parts and not self._is_channels_last(parts[0])):
             return
         if self.recording.is_frozen(weight) and wanted == [True, False, False] and _keeps_size(w, form):
-            self.recording.replace(parts[0], self._packed(node, outer, weight, None, form, turned=True))
+            self.recording.replace(parts[0], self._frozen(node, outer, weight, None, form, turned=True))
         elif self.products and _is_small(self.values[picture], w, form):
             of: dict[Any, tuple[Any, ...]] = {
                 0: (inner_gradient, outer, weight),
@@ -112,25 +113,45 @@ class _Rewriting:
         # As what a convolution here gives: what follows may have been recorded for another order.
         return self.values[node].is_contiguous(memory_format=torch.channels_last)
 
-    def _packed(
+    def _frozen(
         self, node: Node, picture: Node, weight: Node, bias: Node | None, form: Any, turned: bool = False
     ) -> Node:
+        # The gradient of a convolution is one too.
+        x, w = self.values[picture], self.values[weight]
+        if _is_pointwise(x, w, form):
+            return self._product_of_pixels(node, picture, _flat(w) if turned else _flat(w).t(), bias)
         stride, padding, dilation, _, _, groups = form
-        w, shape = self.values[weight], list(self.values[picture].shape)
+        shape = list(x.shape)
         key = "convolution", *_memory(w), turned, tuple(shape)
         if key not in self.packed:
             if turned:
-                # The gradient of a convolution is one too.
                 w = w.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
             self.packed[key] = mkldnn._reorder_convolution_weight(w, padding, stride, dilation, groups, shape)
         packed = self.recording.constant(node, self.packed[key])
         how: tuple[Any, ...] = (padding, stride, dilation, groups, "none", [], "")
         return self.recording.before(node, mkldnn._convolution_pointwise.default, picture, packed, bias, *how)
 
+    def _product_of_pixels(self, node: Node, picture: Node, weight: Tensor, bias: Node | None) -> Node:
+        """Each pixel's channels by a weight, (in, out)."""
+        batch, channels, height, width = self.values[picture].shape
+        before = partial(self.recording.before, node)
+        rows = before(aten.view.default, before(aten.permute.default, picture, [0, 2, 3, 1]), [-1, channels])
+        factors = rows, self.recording.constant(node, weight)
+        product = before(aten.mm.default, *factors) if bias is None else before(aten.addmm.default, bias, *factors)
+        pixels = before(aten.view.default, product, [batch, height, width, -1])
+        return before(aten.permute.default, pixels, [0, 3, 1, 2])
+
 
 def _memory(tensor: Tensor) -> tuple[object, ...]:
     # Not its id: with gradient checkpointing each pass makes a view of its own.
     return tensor.data_ptr(), tensor.shape, tensor.stride()
+
+
+def _is_pointwise(x: Tensor, weight: Tensor, form: Any) -> bool:
+    """Whether it is a small product of pixels that lie in rows: what surrounds a convolution takes longer."""
+    plain = weight.shape[2:] == (1, 1) and _keeps_size(weight, form)
+    rows = x.is_contiguous(memory_format=torch.channels_last)
+    return plain and rows and x.numel() // x.shape[1] * weight.numel() < _PRODUCT
 
 
 def _keeps_size(weight: Tensor, form: Any) -> bool:
