@@ -8,12 +8,18 @@ import platform
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from imagic_cli.backends.digests import cache_folder
+
+if TYPE_CHECKING:
+    import torch
 
 _NEEDS = ("torch", "diffusers", "transformers", "safetensors", "pillow")
 _FULL_TUNING = 15.2e9
 _ROOM = 21e9
+# In the shape of Stable Diffusion 1.x a step of stage B is one and a half times as fast where products are eight times.
+_FASTER = 3.0
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ def _device() -> list[Finding]:
         build = torch.version.cuda or "none"
         advice = f"there is an NVIDIA GPU that this torch (CUDA: {build}) does not use: install torch's CUDA build"
     found = [Finding("device", f"{device}, {torch.get_num_threads()} threads", advice)]
-    found.append(Finding("dtype", pick_dtype("auto", device)))
+    found.append(Finding("dtype", pick_dtype("auto", device), _half_precision(device)))
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info()
         short = "full tuning of Stable Diffusion needs about 17 GB: --gradient-checkpointing, --optimizer adam8bit"
@@ -60,6 +66,19 @@ def _device() -> list[Finding]:
             Finding("GPU memory", f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free", short if free < 17e9 else "")
         )
     return found
+
+
+def _half_precision(device: torch.device) -> str:
+    import torch
+
+    from imagic_cli.plan import product_rate
+
+    if device.type != "cpu":
+        return ""
+    gain = product_rate(device, torch.bfloat16) / product_rate(device, torch.float32)
+    if gain < _FASTER:
+        return ""
+    return f"products are {gain:.0f} times as fast in bf16 here: try --dtype bf16 with a large model"
 
 
 def _memory() -> Finding:

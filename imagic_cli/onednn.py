@@ -117,6 +117,7 @@ class _Rewriting:
         self, node: Node, picture: Node, weight: Node, bias: Node | None, form: Any, turned: bool = False
     ) -> Node:
         # The gradient of a convolution is one too.
+        picture = self._source(picture)
         x, w = self.values[picture], self.values[weight]
         if _is_pointwise(x, w, form):
             return self._product_of_pixels(node, picture, _flat(w) if turned else _flat(w).t(), bias)
@@ -130,6 +131,11 @@ class _Rewriting:
         packed = self.recording.constant(node, self.packed[key])
         how: tuple[Any, ...] = (padding, stride, dilation, groups, "none", [], "")
         return self.recording.before(node, mkldnn._convolution_pointwise.default, picture, packed, bias, *how)
+
+    def _source(self, picture: Node) -> Node:
+        """What it is a copy of, where that has the order that is wanted here: channels last."""
+        copied = picture.args[0] if picture.target == aten.clone.default else None
+        return copied if isinstance(copied, Node) and self._is_channels_last(copied) else picture
 
     def _product_of_pixels(self, node: Node, picture: Node, weight: Tensor, bias: Node | None) -> Node:
         """Each pixel's channels by a weight, (in, out)."""

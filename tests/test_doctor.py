@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from drive import done
 
 from imagic_cli.doctor import findings
@@ -45,6 +46,16 @@ def test_a_torchvision_of_another_build_is_told(monkeypatch: pytest.MonkeyPatch)
     assert "uninstall" in told()["torchvision"]
     monkeypatch.setattr(importlib.metadata, "version", lambda n: "0.26.0+cpu" if n == "torchvision" else real(n))
     assert "torchvision" not in told()
+
+
+@pytest.mark.parametrize(("gain", "told_so"), [(8.4, True), (2.0, False)])
+def test_a_processor_with_fast_half_precision_is_told(
+    monkeypatch: pytest.MonkeyPatch, gain: float, told_so: bool
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    monkeypatch.setattr("imagic_cli.plan.product_rate", lambda _, dtype: gain if dtype == torch.bfloat16 else 1.0)
+    assert ("8 times as fast in bf16" in told()["dtype"]) == told_so
 
 
 def test_a_gpu_that_torch_does_not_use_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

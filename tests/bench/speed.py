@@ -1,13 +1,14 @@
 """Speed and memory beside diffusers' own programs: the same model, photograph, steps, batch and threads.
 
     python tests/bench/speed.py --peer imagic_stable_diffusion.py (--model FOLDER | --width SHARE) [--steps 40]
-        [--dreambooth train_dreambooth.py] [--no-sweep]
+        [--dtype bf16] [--dreambooth train_dreambooth.py] [--no-sweep]
 
 What the peers are and how they are driven: `peers.py`. Ours runs through its command line in the process that is
 measured. The programs take turns, so that all meet the same disturbances of the machine; a ratio is the median of the
 rounds' ratios, and the spread is their range.
 
-With --width the model is Stable Diffusion 1.x with random weights, its UNet that many times as wide as the real one.
+--dtype is for ours: the peers compute in fp32. With --width the model is Stable Diffusion 1.x with random weights, its
+UNet that many times as wide as the real one.
 
 Seconds: a step of A, of B and of guided sampling; an image (ours loads the model for it, the community pipeline has it
 loaded); from the start of the process to the first pass of the denoiser. Memory: the peak of all that, MiB, above what
@@ -77,7 +78,8 @@ def ours(given: argparse.Namespace) -> dict[str, float]:
 
     def imagic(*arguments: object) -> None:
         with redirect_stdout(StringIO()):
-            code = run([*(str(each) for each in arguments), "--run", str(given.work / "run"), "--quiet"])
+            shared = ["--run", given.work / "run", "--dtype", given.dtype, "--quiet"]
+        code = run([str(each) for each in (*arguments, *shared)])
         if code:
             sys.exit(code)
 
@@ -128,7 +130,7 @@ def rounds(given: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
     """All programs in turn, each in a process of its own."""
     names = ["ours", "community", *(["dreambooth"] if given.dreambooth else [])]
     found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
-    shared = ("photo", "model", "peer", "dreambooth", "steps", "image_steps", "size")
+    shared = ("photo", "model", "peer", "dreambooth", "steps", "image_steps", "size", "dtype")
     told = [f"--{name.replace('_', '-')}={value}" for name in shared if (value := getattr(given, name)) is not None]
     for turn in range(given.rounds):
         for name in sorted(found, reverse=turn % 2 == 1):
@@ -188,6 +190,7 @@ def main() -> None:
     which.add_argument("--width", type=float, help="of a random UNet, as a share of Stable Diffusion's")
     parser.add_argument("--steps", type=int, default=40, help="of A and of B")
     parser.add_argument("--image-steps", type=int, default=25)
+    parser.add_argument("--dtype", default="auto", help="of ours")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size", type=int, default=128, help="side of the picture, pixels")
     parser.add_argument("--no-sweep", action="store_true", help="leave out the forty images in one call")
