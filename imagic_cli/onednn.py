@@ -88,7 +88,7 @@ class _Rewriting:
         if x.dtype != torch.float32 or not self._is_channels_last(node):
             return
         if self.recording.is_frozen(weight) and not transposed and groups == 1:
-            self.recording.replace(node, self._frozen(node, picture, weight, bias, form))
+            self.recording.replace(node, self._by_frozen(node, picture, weight, bias, form))
         elif self.products and _is_small(x, w, form):
             self.recording.replace(node, self.recording.before(node, convolution, picture, weight, bias))
 
@@ -99,7 +99,7 @@ class _Rewriting:
         if w.dtype != torch.float32 or (0 in parts and not self._is_channels_last(parts[0])):
             return
         if self.recording.is_frozen(weight) and wanted == [True, False, False] and _keeps_size(w, form):
-            self.recording.replace(parts[0], self._frozen(node, outer, weight, None, form, turned=True))
+            self.recording.replace(parts[0], self._by_frozen(node, outer, weight, None, form, turned=True))
         elif self.products and _is_small(self.values[picture], w, form):
             of: dict[Any, tuple[Any, ...]] = {
                 0: (inner_gradient, outer, weight),
@@ -113,10 +113,10 @@ class _Rewriting:
         # As what a convolution here gives: what follows may have been recorded for another order.
         return self.values[node].is_contiguous(memory_format=torch.channels_last)
 
-    def _frozen(
+    def _by_frozen(
         self, node: Node, picture: Node, weight: Node, bias: Node | None, form: Any, turned: bool = False
     ) -> Node:
-        # The gradient of a convolution is one too.
+        """By a weight that nothing changes, or if `turned` the gradient of that, which is a convolution too."""
         picture = self._source(picture)
         x, w = self.values[picture], self.values[weight]
         if _is_pointwise(x, w, form):
