@@ -40,6 +40,7 @@ from peers import TEXT, Forwards, median_gap
 
 from imagic_cli.cli import ENVIRONMENT
 from imagic_cli.plan import product_rate
+from imagic_cli.precision import DTYPES, pick_dtype
 
 
 def say(found: object, indent: int | None = None) -> None:
@@ -213,7 +214,8 @@ def main() -> None:
             shape.build(given.model, given.width)
         given.photo = Path(folder) / "photo.png"
         Scene.from_text("a red bird on grass", 4).draw(given.size).save(given.photo)
-        best, work = product_rate(torch.device("cpu"), torch.float32), flops(given.model, given.size)
+        cpu = torch.device("cpu")
+        best, work = product_rate(cpu, DTYPES[pick_dtype(given.dtype, cpu)]), flops(given.model, given.size)
         found = rounds(given)
         table: dict[str, object] = dict(compared(found))
         table["share"] = {
