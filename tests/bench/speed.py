@@ -78,9 +78,9 @@ def ours(given: argparse.Namespace) -> dict[str, float]:
     from imagic_cli.cli import run
 
     def imagic(*arguments: object) -> None:
+        shared = ["--run", given.work / "run", "--dtype", given.dtype, "--quiet"]
         with redirect_stdout(StringIO()):
-            shared = ["--run", given.work / "run", "--dtype", given.dtype, "--quiet"]
-        code = run([str(each) for each in (*arguments, *shared)])
+            code = run([str(each) for each in (*arguments, *shared)])
         if code:
             sys.exit(code)
 
