@@ -85,7 +85,7 @@ class _Rewriting:
     def _convolution(self, node: Node, picture: Node, weight: Node, bias: Node | None, *form: Any) -> None:
         x, w = self.values[picture], self.values[weight]
         transposed, groups = form[3], form[5]
-        if x.dtype != torch.float32 or not self._is_channels_last(node):
+        if x.dtype != torch.float32 or not _is_channels_last(self.values[node]):
             return
         if self.recording.is_frozen(weight) and not transposed and groups == 1:
             self.recording.replace(node, self._by_frozen(node, picture, weight, bias, form))
@@ -96,7 +96,7 @@ class _Rewriting:
         *form, wanted = rest
         parts = {user.args[1]: user for user in node.users}
         w = self.values[weight]
-        if w.dtype != torch.float32 or (0 in parts and not self._is_channels_last(parts[0])):
+        if w.dtype != torch.float32 or (0 in parts and not _is_channels_last(self.values[parts[0]])):
             return
         if self.recording.is_frozen(weight) and wanted == [True, False, False] and _keeps_size(w, form):
             self.recording.replace(parts[0], self._by_frozen(node, outer, weight, None, form, turned=True))
@@ -108,10 +108,6 @@ class _Rewriting:
             }
             for place, part in parts.items():
                 self.recording.replace(part, self.recording.before(node, *of[place]))
-
-    def _is_channels_last(self, node: Node) -> bool:
-        # As what a convolution here gives: what follows may have been recorded for another order.
-        return self.values[node].is_contiguous(memory_format=torch.channels_last)
 
     def _by_frozen(
         self, node: Node, picture: Node, weight: Node, bias: Node | None, form: Any, turned: bool = False
@@ -135,11 +131,12 @@ class _Rewriting:
     def _source(self, picture: Node) -> Node:
         """What it is a copy of, where that has the order that is wanted here: channels last."""
         copied = picture.args[0] if picture.target == aten.clone.default else None
-        return copied if isinstance(copied, Node) and self._is_channels_last(copied) else picture
+        return copied if isinstance(copied, Node) and _is_channels_last(self.values[copied]) else picture
 
     def _product_of_pixels(self, node: Node, picture: Node, weight: Tensor, bias: Node | None) -> Node:
         """Each pixel's channels by a weight, (in, out)."""
         batch, channels, height, width = self.values[picture].shape
+        # Not by a function of ours as the products below: it would take a seventieth of a step of A.
         before = partial(self.recording.before, node)
         rows = before(aten.view.default, before(aten.permute.default, picture, [0, 2, 3, 1]), [-1, channels])
         factors = rows, self.recording.constant(node, weight)
@@ -153,11 +150,15 @@ def _memory(tensor: Tensor) -> tuple[object, ...]:
     return tensor.data_ptr(), tensor.shape, tensor.stride()
 
 
+def _is_channels_last(x: Tensor) -> bool:
+    # As what a convolution here gives: what follows may have been recorded for another order.
+    return x.is_contiguous(memory_format=torch.channels_last)
+
+
 def _is_pointwise(x: Tensor, weight: Tensor, form: Any) -> bool:
     """Whether it is a small product of pixels that lie in rows: what surrounds a convolution takes longer."""
     plain = weight.shape[2:] == (1, 1) and _keeps_size(weight, form)
-    rows = x.is_contiguous(memory_format=torch.channels_last)
-    return plain and rows and x.numel() // x.shape[1] * weight.numel() < _PRODUCT
+    return plain and _is_channels_last(x) and x.numel() // x.shape[1] * weight.numel() < _PRODUCT
 
 
 def _keeps_size(weight: Tensor, form: Any) -> bool:
