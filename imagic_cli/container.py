@@ -12,6 +12,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,19 +29,32 @@ if TYPE_CHECKING:
 _HEADER = "imagic"
 # What was read of an open file stays in memory until it is closed and none of its tensors is there any more.
 _OPEN_BYTES = 128 << 20
+# Beside a thread that computes, two that wait for each other do so for milliseconds: not for less than this.
+_LARGE = 4 << 20
 _FIELDS = {"kind": str, "stage": str, "settings": dict, "inputs": dict, "extra": dict, "schema": int, "digest": str}
 
 
 def write(path: Path, stamp: Stamp, tensors: Mapping[str, Tensor]) -> str:
     """Write one artifact atomically and return its digest.
 
+    Args:
+        path: where.
+        stamp: what it is.
+        tensors: by name; each is asked for once, in the names' order, and hashed while the next is made.
+
     Raises:
         DiskError: the disk refused; an earlier artifact at `path` is whole.
     """
     from safetensors.torch import save_file
 
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    digest = _digest(stamp, sorted(plain.items()))
+    plain: dict[str, Tensor] = {}
+
+    def made() -> Iterator[tuple[str, Tensor]]:
+        for name in sorted(tensors):
+            plain[name] = tensors[name].detach().cpu().contiguous()
+            yield name, plain[name]
+
+    digest = _digest(stamp, made())
     header = {_HEADER: canonical(stamp.fields() | {"digest": digest})}
 
     def save(temporary: Path) -> None:
@@ -200,7 +214,17 @@ def _digest(stamp: Stamp, tensors: Iterable[tuple[str, Tensor]]) -> str:
     import torch
 
     total = hashlib.sha256(canonical(stamp.fields()).encode())
-    for name, tensor in tensors:
-        total.update(canonical([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    last: Future[None] | None = None
+    # A large tensor is hashed while the next is read or made.
+    with ThreadPoolExecutor(1) as hasher:
+        for name, tensor in tensors:
+            if last is not None:
+                last.result()
+                last = None
+            total.update(canonical([name, str(tensor.dtype), list(tensor.shape)]).encode())
+            content = tensor.reshape(-1).view(torch.uint8).numpy().data
+            if content.nbytes < _LARGE:
+                total.update(content)
+            else:
+                last = hasher.submit(total.update, content)
     return total.hexdigest()

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 import specimen
+import torch
 import toys
 from drive import digests, done, imagic
 from reliability_integrity import bit_flips, damaged, headers
 
-from imagic_cli import png
+from imagic_cli import container, png
 from imagic_cli.container import peek, read
 from imagic_cli.errors import ArtifactError
+from imagic_cli.stamps import Stamp
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +144,14 @@ def test_what_may_not_be_read_is_not_called_corrupt(
         result = imagic(*command)
         assert (result.code, f"{path} cannot be read: permission denied; mend" in result.err) == (6, True), result.err
         assert "corrupt" not in result.err
+
+
+def test_large_tensors_have_the_digest_of_small_ones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tensors = {f"{place}": torch.full((64, place), place, dtype=torch.float32) for place in range(5)}
+    stamp = Stamp("weights", "finetune", {}, {})
+    digests = []
+    for large in (0, 64 * 4 * 3, 1 << 30):
+        monkeypatch.setattr(container, "_LARGE", large)
+        digests.append(container.write(tmp_path / "file", stamp, tensors))
+        assert container.read(tmp_path / "file", "weights")[2] == digests[-1]
+    assert len(set(digests)) == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from PIL import Image
@@ -125,7 +125,7 @@ def _train(
     )
 
     def keep() -> None:
-        Weights(_deltas(backend, level, masters, settings)).save(run.weights_file(name), training.stamp)
+        Weights(_Changes(backend, level, masters, settings)).save(run.weights_file(name), training.stamp)
         run.note_stage(training.told, environment(precision.device), started)
 
     training.train(keep)
@@ -142,27 +142,36 @@ def _trained(
     return level, trained
 
 
-@torch.no_grad()
-def _deltas(
-    backend: Backend, level: Level, trained: dict[str, Tensor], settings: FinetuneSettings
-) -> dict[str, Tensor]:
-    # The difference is taken in fp32 and stored by itself: merged half-precision weights would swallow most of it.
-    if settings.method == "lora":
-        return {f"{level.name}/{name}": _stored(after, settings) for name, after in trained.items()}
-    # One weight at a time goes to the device, where all of them once more may not fit.
-    pretrained = backend.level(Precision("fp32", torch.device("cpu")), False, level.name)
-    before = dict(pretrained.module.named_parameters())
-    return {
-        f"{level.name}/{name}": _stored(after - before[name].to(after.device), settings)
-        for name, after in trained.items()
-    }
+class _Changes(Mapping[str, Tensor]):
+    """What stage B came to, each made when it is asked for, which is once: it is hashed while the next is made.
 
+    The difference is taken in fp32 and stored by itself: merged half-precision weights would swallow most of it.
+    """
 
-def _stored(change: Tensor, settings: FinetuneSettings) -> Tensor:
-    stored = change.to(DTYPES[settings.delta_dtype]).cpu()
-    if not stored.isfinite().all():
-        raise NumberError(
-            f"a weight changed by more than {settings.delta_dtype} can hold, so nothing is stored",
-            "train again with a lower --lr, or --delta-dtype fp32 (and --force where there is progress)",
-        )
-    return stored
+    def __init__(self, backend: Backend, level: Level, trained: dict[str, Tensor], settings: FinetuneSettings) -> None:
+        self.trained = {f"{level.name}/{name}": after for name, after in trained.items()}
+        self.dtype = settings.delta_dtype
+        self.before: dict[str, Tensor] = {}
+        if settings.method != "lora":
+            # One weight at a time goes to the device, where all of them once more may not fit.
+            pretrained = backend.level(Precision("fp32", torch.device("cpu")), False, level.name)
+            self.before = {f"{level.name}/{name}": each for name, each in pretrained.module.named_parameters()}
+
+    def __len__(self) -> int:
+        return len(self.trained)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.trained)
+
+    @torch.no_grad()
+    def __getitem__(self, name: str) -> Tensor:
+        change = self.trained[name]
+        if name in self.before:
+            change = change - self.before.pop(name).to(change.device)
+        stored = change.to(DTYPES[self.dtype])
+        if not stored.isfinite().all():
+            raise NumberError(
+                f"a weight changed by more than {self.dtype} can hold, so nothing is stored",
+                "train again with a lower --lr, or --delta-dtype fp32 (and --force where there is progress)",
+            )
+        return stored.cpu()
