@@ -36,4 +36,5 @@ class Clock(Forwards):
         self.most = most
         self.updates: list[float] = []
         self.begun.clear()
+        self.marks.clear()
         self.losses: list[float] = []
