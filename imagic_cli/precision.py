@@ -36,6 +36,9 @@ def pick_device(name: str) -> torch.device:
     }
     if not present.get(kind, False):
         raise UsageError(f"no device '{name}' here", "use --device auto, cpu, cuda, cuda:N or mps")
+    if kind == "cuda" and index:
+        # torch's own operations go where their tensors are, other kernels to the current device.
+        torch.cuda.set_device(int(index))
     return torch.device(name)
 
 

@@ -18,7 +18,9 @@ from imagic_cli.recording import Recording
 
 
 def program(
-    recording: Recording, on_loss: Callable[[Tensor], None], on_gradient: Callable[[int, Tensor], None]
+    recording: Recording,
+    on_loss: Callable[[Tensor], None],
+    on_gradient: Callable[[int, Tensor], None],
 ) -> Callable[..., Tensor]:
     """What makes a recorded step for other inputs and gives the loss. The recording is used up.
 
@@ -36,7 +38,7 @@ def program(
 
     def gradient_is(place: int, gradient: Tensor) -> None:
         if gradient.stride() != strides[place]:
-            laid_out = torch.empty_strided(gradient.shape, strides[place], dtype=gradient.dtype)
+            laid_out = gradient.new_empty_strided(gradient.shape, strides[place])
             gradient = laid_out.copy_(gradient)
         on_gradient(place, gradient)
 

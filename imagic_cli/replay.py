@@ -1,25 +1,29 @@
-"""On a processor, a small denoiser's training step or forward pass as the operations that it comes to, recorded once.
+"""A denoiser's training step or forward pass as the operations that it comes to, recorded once.
 
-That is one or two thousand operations on small tensors. Which they are, module by module, and in a step which undo
-them, is the same every time, and takes a tenth of its time to find out.
+That is one or two thousand operations, on a processor on small tensors. Which they are, module by module, and in a step
+which undo them, is the same every time, and takes a tenth of its time to find out; and to launch each on a GPU takes
+longer than it does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Generic
 
 import torch
 from torch import Tensor, nn
 from torch.fx.node import map_aggregate
 
+from imagic_cli import fusion
+from imagic_cli.capture import captured
 from imagic_cli.graph import D
 from imagic_cli.memory import release
 from imagic_cli.onednn import hasten
-from imagic_cli.precision import Precision, is_small
+from imagic_cli.precision import Precision, is_short, is_small
 from imagic_cli.program import compiled, program
-from imagic_cli.recording import NotRecordableError, record, record_pass
+from imagic_cli.recording import NotRecordableError, Recording, record, record_pass
 from imagic_cli.updates import Updates
 
 
@@ -29,32 +33,34 @@ def is_replayed(precision: Precision, denoiser: nn.Module) -> bool:
     return plain and is_small(denoiser)
 
 
+def are_passes_replayed(precision: Precision, denoiser: nn.Module) -> bool:
+    """Whether its forward passes alone are: on a GPU any."""
+    return precision.device.type == "cuda" or is_replayed(precision, denoiser)
+
+
 class Replayed(Generic[D]):
     """An objective that, where its step can be recorded, is differentiated and has updated already.
 
     Args:
-        draw: a step's random numbers, in tensors of the same shapes at every step.
-        loss: the forward pass over what was drawn. Of what it reads only that and the leaves change.
+        loss: the forward pass over what is drawn for a step, in tensors of the same shapes each time. Of what it reads
+            only that and the leaves change.
         leaves: what it is differentiated by.
         updates: made within the step.
     """
 
     def __init__(
         self,
-        draw: Callable[[torch.Generator], D],
         loss: Callable[[D], Tensor],
         leaves: Sequence[Tensor],
         updates: Updates,
     ) -> None:
-        self.draw = draw
         self.loss = loss
         self.leaves = leaves
         self.updates = updates
         self.step: Callable[[D], Tensor] | None = None
 
-    def __call__(self, generator: torch.Generator) -> Tensor:
+    def __call__(self, drawn: D) -> Tensor:
         """One step's loss; not differentiated yet, where the step cannot be recorded."""
-        drawn = self.draw(generator)
         if self.step is None:
             self.step = self._recorded(drawn)
         return self.step(drawn)
@@ -139,5 +145,52 @@ class _Passes:
             recording = record_pass(tensors, forward)
         except NotRecordableError:
             return None
+        if any(each.is_cuda for each in tensors):
+            with torch.no_grad():
+                return _launched(recording, tensors, forward())
         hasten(recording)
         return compiled(recording)
+
+
+@torch.inference_mode()
+def _launched(
+    recording: Recording, tensors: Sequence[Tensor], wanted: Sequence[Tensor]
+) -> Callable[..., Sequence[Tensor]] | None:
+    """What a GPU is given at once; what it gives lies where the next one puts it. None where it is not `wanted`."""
+    # What a graph copies from elsewhere it would always copy from the same place.
+    if not all(each.is_cuda for each in tensors):
+        return None
+    places = [each.clone() for each in tensors]
+    aside = torch.cuda.Stream(places[0].device)
+    found: list[Sequence[Tensor]] = [()]
+
+    def work() -> None:
+        found[0] = run(*places)
+
+    aside.wait_stream(torch.cuda.current_stream(aside.device))
+    with torch.cuda.stream(aside):
+        try:
+            if fusion.is_there():
+                fusion.fuse(recording)
+            run = compiled(recording)
+            work()
+        except Exception as error:
+            # As in a step.
+            if is_short(error):
+                raise
+            return None
+    if not fusion.is_close(found[0], wanted):
+        return None
+    torch.cuda.current_stream(aside.device).wait_stream(aside)
+    graph = captured(work, aside)
+    # With what it was captured with, which `run` holds.
+    return partial(_launch, graph, places, found[0], run)
+
+
+def _launch(
+    graph: torch.cuda.CUDAGraph, places: Sequence[Tensor], found: Sequence[Tensor], _held: object, *tensors: Tensor
+) -> Sequence[Tensor]:
+    for place, tensor in zip(places, tensors, strict=True):
+        place.copy_(tensor)
+    graph.replay()
+    return found

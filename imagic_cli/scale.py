@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 
 # As torch's GradScaler has them.
 _FIRST_SCALE, _GROWTH_STEPS = 65536.0, 2000
+_LOW_SCALE = 4096.0
 
 
 class Scale:
@@ -38,6 +40,15 @@ class Scale:
             return False
         self._set(self.value / 2)
         return True
+
+    @contextmanager
+    def low(self) -> Iterator[None]:
+        """A factor, meanwhile, at which a gradient hardly overflows."""
+        self.factor.fill_(min(self.value, _LOW_SCALE))
+        try:
+            yield
+        finally:
+            self.factor.fill_(self.value)
 
     def state(self) -> dict[str, float]:
         """What a checkpoint keeps of it, by GradScaler's names."""

@@ -6,14 +6,19 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
+from imagic_cli import fusion
+from imagic_cli.capture import captured
 from imagic_cli.errors import NumberError
-from imagic_cli.graph import captured
 from imagic_cli.scale import Scale
+
+if TYPE_CHECKING:
+    from imagic_cli.adam import DirectUpdates
 
 # Within the backward pass they are small enough to stay in a processor's cache, and large enough that what a call of an
 # optimizer costs does not show. After it larger ones are faster on a GPU, and little beside all gradients.
@@ -60,6 +65,9 @@ class Updates:
         self._with = {copy: part for part in self.parts for copy in part.copies}
         self._graph: torch.cuda.CUDAGraph | None = None
         self._made = False
+        self._is_direct = graphed and fusion.is_there()
+        """Whether all updates are made at once, from the gradients as they are."""
+        self._direct: DirectUpdates | None = None
         self._value: float | None = None
         """The loss of the step that is being made."""
         self.torn = False
@@ -72,18 +80,35 @@ class Updates:
         ]
 
     def make(self, loss: Tensor) -> float:
-        """Differentiate `loss`, update every leaf and return the loss.
+        """Differentiate `loss`, update every leaf and return the loss: `launch`, and the wait for its `result`."""
+        self.launch(loss)
+        return self.result()
 
-        In place of a loss it takes what `differentiate` made of one, or one whose gradients `take` was given.
+    def launch(self, loss: Tensor) -> None:
+        """Differentiate `loss` and begin to update every leaf.
+
+        In place of a loss it takes what `differentiate` made of one, or one whose gradients `take` was given. With
+        those of a graph, the gradients must always lie in the same place.
+
+        Raises:
+            NumberError: as `result`.
+        """
+        if self.scale is not None:
+            self._found = self.differentiate(loss) if loss.requires_grad else loss
+            if self._is_direct:
+                self._found = self._make_directly(self._found, self.scale)
+        elif loss.requires_grad:
+            self.begin(loss)
+            loss.backward()
+
+    def result(self) -> float:
+        """The loss of what was launched, once every leaf is updated.
 
         Raises:
             NumberError: the loss or a gradient is not finite. No leaf has changed, unless `torn`.
         """
         if self.scale is not None:
-            return self._update_all(self.differentiate(loss) if loss.requires_grad else loss, self.scale)
-        if loss.requires_grad:
-            self.begin(loss)
-            loss.backward()
+            return self._update_all(self._found, self.scale)
         value, self._value = self._value, None
         assert value is not None, "a loss that was neither differentiated nor is to be"
         for part in self.parts:
@@ -109,8 +134,15 @@ class Updates:
         """Leave the gradients of the scaled loss at the leaves' copies, and give loss and largest gradient, (2,)."""
         assert self.scale is not None
         loss.backward(self.scale.factor.to(loss.dtype))
+        return self.found(loss.detach())
+
+    def found(self, loss: Tensor) -> Tensor:
+        """What `launch` takes in place of a loss whose scaled gradients are at the leaves' copies."""
+        if self._is_direct:
+            # What updates looks at the gradients itself.
+            return torch.stack([loss, torch.zeros_like(loss)])
         gradients = [copy.grad for part in self.parts for copy in part.copies if copy.grad is not None]
-        return torch.stack([loss.detach(), get_total_norm(gradients, math.inf).to(loss.dtype)])
+        return torch.stack([loss, get_total_norm(gradients, math.inf).to(loss.dtype)])
 
     def state(self, leaf: Tensor) -> dict[str, Tensor]:
         """Adam's moments and count of steps for a leaf; empty before the first update."""
@@ -131,7 +163,7 @@ class Updates:
         # Through its hook a leaf holds all of this, and so itself, where no collection sees it.
         for hook in self._hooks:
             hook.remove()
-        self._graph = None
+        self._graph = self._direct = None
         for part in self.parts:
             part.drop_gradients()
             part.optimizer.state.clear()
@@ -157,10 +189,10 @@ class Updates:
 
     def _update_all(self, found: Tensor, scale: Scale) -> float:
         self.torn = False
-        # The step's one wait for a GPU.
+        # Here the step waits for a GPU, if it has not before.
         value, most = (float(each) for each in found.tolist())
         fine = math.isfinite(value) and math.isfinite(most)
-        if fine:
+        if fine and not self._is_direct:
             self._launch(scale)
         if not self.graphed:
             for part in self.parts:
@@ -195,6 +227,15 @@ class Updates:
             self._graph.replay()
         self._made = True
 
+    def _make_directly(self, found: Tensor, scale: Scale) -> Tensor:
+        if self._direct is None:
+            # Without Triton it cannot be imported.
+            from imagic_cli.adam import DirectUpdates
+
+            rows = [each for part in self.parts for each in part.differentiated()]
+            self._direct = DirectUpdates(rows, self.parts[0].optimizer.param_groups[0], scale)
+        return self._direct(found)
+
 
 class _Part:
     """Leaves that one optimizer updates.
@@ -221,6 +262,13 @@ class _Part:
         self.optimizer = make([row.numbers for row in self.rows])
         self.missing = len(pairs)
         """How many have no gradient yet."""
+
+    def differentiated(self) -> Iterator[tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]]:
+        """Of what has a gradient: that, the copy that it is of, the leaf, and the optimizer's state of it."""
+        for row in self.rows:
+            (copy,) = row.copies
+            if copy.grad is not None:
+                yield _flat(copy.grad), _flat(copy.detach()), row.numbers, self.optimizer.state[row.numbers]
 
     def take_gradients(self) -> list[Tensor]:
         """Show the optimizer the gradients that there are, in fp32."""

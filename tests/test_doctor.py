@@ -65,3 +65,12 @@ def test_a_gpu_that_torch_does_not_use_is_told(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert "CUDA build" in told()["device"]
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_gpu_is_told_of_with_its_memory_and_its_kernels(monkeypatch: pytest.MonkeyPatch, fused: bool) -> None:
+    monkeypatch.setattr("imagic_cli.precision.pick_device", lambda _name: torch.device("cuda"))
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (16e9, 24e9))
+    monkeypatch.setattr("imagic_cli.fusion.is_there", lambda: fused)
+    assert "--gradient-checkpointing" in told()["GPU memory"]
+    assert ("triton" in told()["GPU kernels"]) is not fused

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from drive import done, stopped
+from PIL import Image
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from imagic_cli import backends
+from imagic_cli import backends, fusion
 from imagic_cli.backends.source import find
 from imagic_cli.config import How, ModelSource, TrainSettings
 from imagic_cli.fit import fit
@@ -21,7 +24,7 @@ from imagic_cli.graph import Graphed, is_graphed
 from imagic_cli.noise import Stream
 from imagic_cli.precision import Precision
 from imagic_cli.scale import Scale
-from imagic_cli.stages import training
+from imagic_cli.stages import generate, training
 from imagic_cli.stages.objective import Drawn, denoising_loss, draw
 from imagic_cli.updates import Updates
 
@@ -33,9 +36,9 @@ SETTINGS = TrainSettings(steps=1, learning_rate=1e-3)
 class Ungraphed(Graphed[Drawn]):
     """The same pass, run instead of captured and replayed."""
 
-    def __call__(self, generator: torch.Generator) -> Tensor:
+    def __call__(self, drawn: Drawn) -> Tensor:
         self._forget()
-        return self.differentiate(self.draw(generator))
+        return self.updates.differentiate(self.loss(drawn))
 
 
 def test_a_step_is_graphed_on_cuda_where_no_memory_is_to_be_saved() -> None:
@@ -68,7 +71,6 @@ def test_a_loss_that_is_differentiated_already_makes_the_same_updates(models: Pa
     for graphed in (False, True):
         e = target.leaves()
         leaves = list(e.tensors().values())
-        drawn = partial(draw, level, clean, 1)
         # A power of two changes the last bit of no number.
         updates = Updates(
             leaves, partial(torch.optim.Adam, lr=1e-2, fused=True), Scale(dtype, CPU) if graphed else None
@@ -77,14 +79,8 @@ def test_a_loss_that_is_differentiated_already_makes_the_same_updates(models: Pa
         def loss(drawn: Drawn, e: object = e) -> Tensor:
             return denoising_loss(level, clean, e, drawn, FP32)
 
-        def eager(generator: torch.Generator, loss: object = loss, drawn: object = drawn) -> Tensor:
-            return loss(drawn(generator))
-
-        def differentiate(drawn: Drawn, loss: object = loss, updates: Updates = updates) -> Tensor:
-            return updates.differentiate(loss(drawn))
-
-        objective = Ungraphed(drawn, differentiate, leaves) if graphed else eager
-        steps = list(fit(updates, objective, 5, Stream(0, "train")))
+        objective = Ungraphed(loss, leaves, updates, lambda: None) if graphed else loss
+        steps = list(fit(updates, partial(draw, level, clean, 1), objective, 5, Stream(0, "train")))
         found.append((steps, e.tokens.detach().clone()))
     assert found[0][0] == found[1][0]
     assert torch.equal(found[0][1], found[1][1])
@@ -97,49 +93,122 @@ def repeatable() -> Iterator[None]:
         yield
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+CASES = [("sd", "full"), ("sd", "lora"), ("sdv", "kv"), ("sdxl", "full"), ("cascade", "full")]
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+def edited(photo: Path, model: Path, method: str, dtype: str, run: str) -> dict[Path, Path]:
+    """What stages A and B leave in a run, by where."""
+    flags = ["--steps", 8, "--dtype", dtype, "--device", "cuda", "--probe-every", 4]
+    done("optimize", photo, "a bird", "--model", model, "--run", run, *flags)
+    done("finetune", "--run", run, *flags, "--method", method, "--lr", "1e-3", "--delta-dtype", "fp32")
+    made = [*Path(run).rglob("*.safetensors"), *Path(run).rglob("logs/*")]
+    return {path.relative_to(run): path for path in sorted(made)}
+
+
+@pytest.fixture
+def captured(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Of each pass that is captured, whether it is a fused one."""
+    found: list[bool] = []
+    fused = Graphed._fused
+
+    def watched(graphed: Graphed[Drawn]) -> object:
+        step = fused(graphed)
+        found.append(step is not None)
+        return step
+
+    monkeypatch.setattr(Graphed, "_fused", watched)
+    return found
+
+
+@needs_cuda
 @pytest.mark.usefixtures("repeatable")
 @pytest.mark.parametrize("dtype", ["fp32", "fp16"])
-@pytest.mark.parametrize(
-    ("family", "method"), [("sd", "full"), ("sd", "lora"), ("sdv", "kv"), ("sdxl", "full"), ("cascade", "full")]
-)
+@pytest.mark.parametrize(("family", "method"), CASES)
 def test_a_graph_changes_no_bit(
-    photo: Path, models: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, family: str, method: str
+    photo: Path,
+    models: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    captured: list[bool],
+    dtype: str,
+    family: str,
+    method: str,
 ) -> None:
-    captured: list[Graphed[Drawn]] = []
-    capture = Graphed._capture
-
-    def counted(graphed: Graphed[Drawn], drawn: Drawn) -> torch.cuda.CUDAGraph:
-        captured.append(graphed)
-        return capture(graphed, drawn)
-
-    monkeypatch.setattr(Graphed, "_capture", counted)
-    flags = ["--steps", 8, "--dtype", dtype, "--device", "cuda", "--probe-every", 4]
-    for run in ("graphed", "eager"):
-        if run == "eager":
-            monkeypatch.setattr(training, "is_graphed", lambda *_: False)
-        done("optimize", photo, "a bird", "--model", models / family, "--run", run, *flags)
-        done("finetune", "--run", run, *flags, "--method", method, "--lr", "1e-3", "--delta-dtype", "fp32")
-    assert len(captured) == (3 if family == "cascade" else 2)
-    made = sorted(path.relative_to("graphed") for path in Path("graphed").rglob("*.safetensors"))
-    made += sorted(path.relative_to("graphed") for path in Path("graphed").rglob("logs/*"))
-    assert len(made) == 2 * len(captured)
-    for path in made:
-        assert Path("graphed", path).read_bytes() == Path("eager", path).read_bytes(), path
+    monkeypatch.setattr(fusion, "is_there", lambda: False)
+    graphed = edited(photo, models / family, method, dtype, "graphed")
+    assert captured == [False] * (3 if family == "cascade" else 2)
+    monkeypatch.setattr(training, "is_graphed", lambda *_: False)
+    eager = edited(photo, models / family, method, dtype, "eager")
+    assert len(graphed) == 2 * len(captured)
+    assert graphed.keys() == eager.keys()
+    for name, path in graphed.items():
+        assert path.read_bytes() == eager[name].read_bytes(), name
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def losses(run: dict[Path, Path]) -> list[float]:
+    logs = [path for path in run.values() if path.parent.name == "logs"]
+    lines = [json.loads(line) for path in logs for line in path.read_text().splitlines()]
+    return [line.get("loss", line.get("probe")) for line in lines]
+
+
+@needs_cuda
+@pytest.mark.skipif(not fusion.is_there(), reason="needs Triton")
 @pytest.mark.usefixtures("repeatable")
-def test_a_resumed_graph_goes_on_as_an_undisturbed_one(photo: Path, models: Path) -> None:
-    flags = ["--model", models / "sd", "--steps", 6, "--dtype", "fp16", "--device", "cuda", "--checkpoint-every", 3]
-    done("optimize", photo, "a bird", "--run", "whole", *flags)
-    command = ["optimize", photo, "a bird", "--run", "resumed", *flags]
-    stopped(4, *command)
-    done(*command)
-    assert Path("whole/embeddings.safetensors").read_bytes() == Path("resumed/embeddings.safetensors").read_bytes()
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize(("family", "method"), CASES)
+def test_fused_graphs_make_the_steps_of_torchs_own_kernels(
+    photo: Path,
+    models: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    captured: list[bool],
+    dtype: str,
+    family: str,
+    method: str,
+) -> None:
+    fused = edited(photo, models / family, method, dtype, "fused")
+    assert captured == [True] * (3 if family == "cascade" else 2)
+    again = edited(photo, models / family, method, dtype, "again")
+    assert all(path.read_bytes() == again[name].read_bytes() for name, path in fused.items())
+    monkeypatch.setattr(training, "is_graphed", lambda *_: False)
+    eager = edited(photo, models / family, method, dtype, "eager")
+    within = {"fp32": 1e-4, "bf16": 3e-2, "fp16": 3e-3}[dtype]
+    assert losses(fused) == pytest.approx(losses(eager), rel=within)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@needs_cuda
+@pytest.mark.usefixtures("repeatable")
+@pytest.mark.parametrize("stage", ["optimize", "finetune"])
+def test_a_resumed_graph_goes_on_as_an_undisturbed_one(photo: Path, models: Path, stage: str) -> None:
+    flags = ["--steps", 6, "--dtype", "fp16", "--device", "cuda", "--checkpoint-every", 3]
+    for run in ("whole", "resumed"):
+        first = ["optimize", photo, "a bird", "--run", run, "--model", models / "sd", *flags]
+        command = first if stage == "optimize" else ["finetune", "--run", run, *flags, "--lr", "1e-3"]
+        if stage == "finetune":
+            done(*first)
+        if run == "resumed":
+            stopped(4, *command)
+        done(*command)
+    name = {"optimize": "embeddings", "finetune": "weights"}[stage]
+    assert Path(f"whole/{name}.safetensors").read_bytes() == Path(f"resumed/{name}.safetensors").read_bytes()
+
+
+@needs_cuda
+@pytest.mark.parametrize("family", ["sd", "sdxl", "cascade"])
+def test_graphed_passes_sample_the_images_of_the_denoiser(
+    photo: Path, models: Path, monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    done("optimize", photo, "a bird", "--model", models / family, "--run", "run", "--steps", 2, "--device", "cuda")
+    found = []
+    for graphed in (True, False):
+        if not graphed:
+            monkeypatch.setattr(generate, "are_passes_replayed", lambda *_: False)
+        done("generate", "--run", "run", "--eta", 0.7, "--seeds", 3, "--batch-size", 2, "--steps", 6, "--force")
+        found.append([np.asarray(Image.open(path)).astype(int) for path in sorted(Path("run/images").glob("*.png"))])
+    assert len(found[0]) == len(found[1]) >= 3
+    assert max(np.abs(one - other).max() for one, other in zip(*found, strict=True)) <= 3
+
+
+@needs_cuda
 @pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes")
 @pytest.mark.usefixtures("repeatable")
 @pytest.mark.parametrize("dtype", ["fp32", "fp16"])

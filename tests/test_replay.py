@@ -278,12 +278,10 @@ def test_what_would_not_hold_for_another_draw_is_not_replayed(loss: Callable[[Te
         def plain(drawn: Numbers, w: Tensor = w) -> Tensor:
             return loss(w, drawn.x)
 
-        objective = (
-            Replayed(numbers, plain, [w], updates) if replayed else lambda stream, plain=plain: plain(numbers(stream))
-        )
+        objective = Replayed(plain, [w], updates) if replayed else plain
         with pytest.raises(NotRecordableError):
             record([torch.ones(3)], [w], lambda: loss(w, torch.ones(3)))  # noqa: B023
-        steps = [step.loss for step in fit(updates, objective, 4, Stream(0, "train"))]
+        steps = [step.loss for step in fit(updates, numbers, objective, 4, Stream(0, "train"))]
         found.append((steps, w.tolist()))
     assert found[0] == found[1]
 
@@ -508,7 +506,7 @@ def test_replayed_samples_are_those_of_the_model_and_do_not_depend_on_what_was_s
     found = []
     for replayed, seeds in ((True, ["--seeds", 3]), (True, ["--seed", 2]), (False, ["--seeds", 3])):
         if not replayed:
-            monkeypatch.setattr(generate, "is_replayed", lambda *_: False)
+            monkeypatch.setattr(generate, "are_passes_replayed", lambda *_: False)
         done("generate", "--run", "run", "--pretrained", "--eta", 0.7, "--steps", 4, *seeds, "--force")
         (file,) = Path("run").rglob("samples.safetensors")
         found.append(Samples.load(file).content.clean["0.700", 2])

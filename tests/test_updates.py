@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
 from collections.abc import Callable
 from functools import partial
+from types import ModuleType
 
 import pytest
 import torch
@@ -252,6 +254,82 @@ def test_graphed_updates_are_those_of_the_ones_made_one_by_one(
         found.append((masters, [copy.detach() for copy in copies]))
     for one, other in zip(*found, strict=True):
         assert all(map(torch.equal, one, other))
+
+
+class AtOnce:
+    """What stands for the kernel that makes all updates: Adam's own, where loss and gradients are finite."""
+
+    def __init__(
+        self, rows: list[tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]], group: dict[str, float], scale: Scale
+    ) -> None:
+        self.rows, self.scale = rows, scale
+        self.step = next((state["step"] for *_, state in rows if state), torch.zeros(())).clone()
+        for *_, leaf, state in rows:
+            for name in ("exp_avg", "exp_avg_sq"):
+                state.setdefault(name, torch.zeros_like(leaf))
+            state["step"] = self.step
+        self.adam = torch.optim.Adam([leaf for *_, leaf, _ in rows], lr=group["lr"], fused=True)
+        self.adam.state = {leaf: state for *_, leaf, state in rows}
+
+    def __call__(self, found: Tensor) -> Tensor:
+        gradients = [gradient for gradient, *_ in self.rows]
+        if not all(each.isfinite().all() for each in gradients):
+            return torch.tensor([found[0], float("inf")])
+        if found.isfinite().all():
+            for gradient, _, leaf, state in self.rows:
+                leaf.grad = gradient.float() * self.scale.inverse
+                # torch counts for each leaf.
+                state["step"] = self.step.clone()
+            self.adam.step()
+            self.step += 1
+            for _, copy, leaf, state in self.rows:
+                state["step"] = self.step
+                copy.copy_(leaf)
+        return found
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_updates_made_at_once_are_those_made_part_by_part_and_are_resumed(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    stand_in = ModuleType("imagic_cli.adam")
+    stand_in.DirectUpdates = AtOnce
+    monkeypatch.setitem(sys.modules, "imagic_cli.adam", stand_in)
+    found = []
+    for at_once in (False, True):
+        monkeypatch.setattr(module.fusion, "is_there", lambda at_once=at_once: at_once)
+        net = network()
+        masters = [p.detach() for p in net.parameters()]
+        net.to(dtype)
+        copies, losses = list(net.parameters()), []
+
+        def begun(masters: list[Tensor] = masters, copies: list[Tensor] = copies, at_once: bool = at_once) -> Updates:
+            return Updates(masters, make, Scale(dtype, CPU), copies, graphed=at_once)
+
+        made = begun()
+        for step in range(6):
+            if step == 3:
+                states = [(leaf, *each) for leaf in masters for each in made.state(leaf).items()]
+                states = [(leaf, name, value.clone()) for leaf, name, value in states]
+                scaled = made.scale.state()
+                made.forget()
+                made = begun()
+                made.restore(states)
+                made.scale.restore(scaled)
+            x = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(step)).to(dtype)
+            loss = net[1:](x).float().square().mean() * (400 if step == 1 and dtype == torch.float16 else 1)
+            gradients = torch.autograd.grad(loss * made.scale.factor, copies, allow_unused=True)
+            for copy, gradient in zip(copies, gradients, strict=True):
+                # As of a graph they lie in one place.
+                copy.grad = gradient if copy.grad is None or gradient is None else copy.grad.copy_(gradient)
+            losses.append(made.make(made.found(loss.detach())))
+        found.append((losses, masters, [copy.detach() for copy in copies], made.scale.state()))
+    assert found[0][0] == found[1][0]
+    assert found[0][3] == found[1][3]
+    # The second step's gradients overflowed, and updated nothing.
+    assert dtype == torch.float32 or found[1][3] == {"scale": 32768.0, "_growth_tracker": 4}
+    for one, other in zip(found[0][1] + found[0][2], found[1][1] + found[1][2], strict=True):
+        assert torch.equal(one, other)
 
 
 def test_no_more_than_one_part_has_gradients_in_fp32_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

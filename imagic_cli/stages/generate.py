@@ -22,7 +22,7 @@ from imagic_cli.freshness import is_done
 from imagic_cli.memory import release
 from imagic_cli.precision import Precision, environment, memory_errors, pick_device, placed, ready_attention
 from imagic_cli.record import Record
-from imagic_cli.replay import is_replayed, replayed_passes
+from imagic_cli.replay import are_passes_replayed, replayed_passes
 from imagic_cli.run import Run
 from imagic_cli.signals import deferred
 from imagic_cli.stages.checkpoints import check_environment
@@ -175,8 +175,8 @@ class _Call:
         saved = time.monotonic()
         done, total = 0, len(todo) * steps
         modules = [level.module for level in levels.values()]
-        small = [each for each in modules if is_replayed(self.precision, each)]
-        with ready_attention(self.precision.device), replayed_passes(small), deferred() as stop:
+        replayed = [each for each in modules if are_passes_replayed(self.precision, each)]
+        with ready_attention(self.precision.device), replayed_passes(replayed), deferred() as stop:
 
             def advance() -> None:
                 nonlocal done

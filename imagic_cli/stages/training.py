@@ -15,8 +15,8 @@ from imagic_cli.backends.base import Level
 from imagic_cli.config import How, TrainSettings
 from imagic_cli.embedding import Embedding
 from imagic_cli.errors import NumberError, UsageError
-from imagic_cli.events import Listener, Probed, Started, Stepped
-from imagic_cli.fit import Objective, Step, fit
+from imagic_cli.events import Listener, Note, Probed, Started, Stepped
+from imagic_cli.fit import Step, fit
 from imagic_cli.graph import Graphed, is_graphed
 from imagic_cli.memory import keep_freed, release
 from imagic_cli.names import part, typed
@@ -73,7 +73,8 @@ class Training:
         scaled = self.graphed or self.precision.dtype == torch.float16
         scale = Scale(self.precision.dtype, self.precision.device) if scaled else None
         leaves, copies = list(self.leaves.values()), [self.copies[name] for name in self.leaves]
-        join = scale is None and self.settings.optimizer == "adam"
+        # On a GPU a leaf's place in memory can decide by which kernel it is read.
+        join = self.precision.device.type != "cuda" and scale is None and self.settings.optimizer == "adam"
         self.updates = Updates(leaves, partial(_optimizer, self.settings), scale, copies, self.graphed, join)
         stage, level = self.stamp.stage, self.level.name
         self.told = part(stage, level)
@@ -130,7 +131,8 @@ class Training:
         stream = Stream(self.settings.seed, "train", self.stamp.stage, self.level.name)
         if not made and not self.history.probes:
             self._probe(0)
-        for step in self._keep_good(fit(self.updates, self._objective(), steps, stream, len(made))):
+        objective = self._objective()
+        for step in self._keep_good(fit(self.updates, self._draw, objective, steps, stream, len(made))):
             self.history.add_loss(step.loss)
             self.tell(Stepped(self.told, step.index, steps, step.loss))
             self._probe(step.index)
@@ -140,18 +142,23 @@ class Training:
                 self.checkpoints.save_if_due(step.index == steps)
             stop.check(hint)
 
-    def _objective(self) -> Objective:
-        def drawn(generator: torch.Generator) -> Drawn:
-            return draw(self.level, self.clean, self.settings.batch, generator)
+    def _draw(self, generator: torch.Generator) -> Drawn:
+        return draw(self.level, self.clean, self.settings.batch, generator)
 
-        def loss(drawn: Drawn) -> Tensor:
-            return denoising_loss(self.level, self.clean, self.embedding, drawn, self.precision)
+    def _loss(self, drawn: Drawn) -> Tensor:
+        return denoising_loss(self.level, self.clean, self.embedding, drawn, self.precision)
 
+    def _tell_plain(self) -> None:
+        self.tell(
+            Note("warning: this step is made by torch's own kernels, which take longer: ours do not give the same")
+        )
+
+    def _objective(self) -> Callable[[Drawn], Tensor]:
         if self.graphed:
-            return Graphed(drawn, lambda each: self.updates.differentiate(loss(each)), list(self.copies.values()))
+            return Graphed(self._loss, list(self.copies.values()), self.updates, self._tell_plain)
         if is_replayed(self.precision, self.level.module):
-            return Replayed(drawn, loss, list(self.copies.values()), self.updates)
-        return lambda generator: loss(drawn(generator))
+            return Replayed(self._loss, list(self.copies.values()), self.updates)
+        return self._loss
 
     def _keep_good(self, made: Iterator[Step]) -> Iterator[Step]:
         try:
