@@ -151,7 +151,6 @@ def _parameters(blank: Blank) -> int:
 
 def counted(blank: Blank, embedding: Embedding, batch: int, backward: bool) -> tuple[float, int]:
     """Operations of one forward (and backward) pass, and the fp32 bytes that autograd keeps between the two."""
-    level = blank.level
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -159,12 +158,9 @@ def counted(blank: Blank, embedding: Embedding, batch: int, backward: bool) -> t
             kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
         return tensor
 
-    timestep = torch.zeros(batch, dtype=torch.long, device="meta")
-    clean = blank.clean.expand(batch, *blank.clean.shape[1:])
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with FlopCounterMode(display=False) as counter, hooks:
-        guide = level.guide(blank.clean, batch, torch.Generator())
-        prediction = level.predict(clean, timestep, embedding.expand(batch), guide)
+        prediction = blank.prediction(embedding, batch)
         if backward:
             prediction.sum().backward()
     return float(counter.get_total_flops()), sum(kept.values()) or prediction.numel() * 4

@@ -126,6 +126,13 @@ class Blank:
     clean: Tensor
     embedding: Embedding
 
+    def prediction(self, embedding: Embedding, batch: int) -> Tensor:
+        """What a pass over so many noised copies and one text gives."""
+        timestep = torch.zeros(batch, dtype=torch.long, device="meta")
+        noised = self.clean.expand(batch, *self.clean.shape[1:])
+        guide = self.level.guide(self.clean, batch, torch.Generator())
+        return self.level.predict(noised, timestep, embedding.expand(batch), guide)
+
 
 class Backend(Protocol):
     """One family of models, loaded anew for every stage: nothing trained survives in it."""

@@ -21,6 +21,7 @@ from imagic_cli.memory import release
 from imagic_cli.names import part
 from imagic_cli.noise import Stream
 from imagic_cli.precision import DTYPES, Precision, environment, memory_errors, pick_device
+from imagic_cli.readiness import built_beside
 from imagic_cli.record import Record
 from imagic_cli.run import Run
 from imagic_cli.stages.objective import encode_image
@@ -102,8 +103,10 @@ def _train(
     started = time.monotonic()
     backend = backends.load(model)
     settings = record.recipe(name)
-    clean = encode_image(backend, image, precision.device, name)
-    level, copies = _trained(backend, name, settings, precision)
+    size = record.image.width, record.image.height
+    with built_beside(backend, record.identity, size, name, settings.batch, precision):
+        clean = encode_image(backend, image, precision.device, name)
+        level, copies = _trained(backend, name, settings, precision)
     # A step of 5e-7 is lost in half precision: what is trained stays in fp32, and the denoiser has copies of it.
     masters = {name: copy.detach() for name, copy in copies.items()}
     level.module.to(precision.dtype)

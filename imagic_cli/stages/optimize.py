@@ -16,7 +16,9 @@ from imagic_cli.events import Finished, Listener, Note
 from imagic_cli.freshness import check_progress, drop_progress, is_done
 from imagic_cli.lock import changed_meanwhile
 from imagic_cli.memory import release
+from imagic_cli.names import BASE
 from imagic_cli.precision import Precision, environment, memory_errors, pick_device
+from imagic_cli.readiness import built_beside
 from imagic_cli.record import Record
 from imagic_cli.run import Run
 from imagic_cli.stages.objective import encode_image
@@ -108,11 +110,13 @@ def _train(
 ) -> None:
     started = time.monotonic()
     backend = backends.load(model)
-    clean = encode_image(backend, image, precision.device)
-    target, null = backend.encode([record.text, None], precision.device)
-    if target.cut:
-        tell(Note(f"warning: the text is longer than the model's window; cut off: '{target.cut}'"))
-    level = backend.level(precision, trainable=False)
+    size = record.image.width, record.image.height
+    with built_beside(backend, record.identity, size, BASE, record.optimize.batch, precision):
+        clean = encode_image(backend, image, precision.device)
+        target, null = backend.encode([record.text, None], precision.device)
+        if target.cut:
+            tell(Note(f"warning: the text is longer than the model's window; cut off: '{target.cut}'"))
+        level = backend.level(precision, trainable=False)
     e = target.embedding.to(precision.device).leaves()
 
     training = Training(
