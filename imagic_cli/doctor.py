@@ -67,10 +67,8 @@ def _device() -> list[Finding]:
             Finding("GPU memory", f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free", short if free < 17e9 else "")
         )
         fused = fusion.is_there()
-        slow = (
-            "" if fused else "install triton and a C compiler: half-precision steps take a quarter less time with them"
-        )
-        found.append(Finding("GPU kernels", "ours and torch's" if fused else "torch's", slow))
+        slow = "install triton and a C compiler: half-precision steps take a quarter less time with them"
+        found.append(Finding("GPU kernels", "ours and torch's" if fused else "torch's", "" if fused else slow))
     return found
 
 

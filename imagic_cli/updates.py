@@ -139,7 +139,7 @@ class Updates:
     def found(self, loss: Tensor) -> Tensor:
         """What `launch` takes in place of a loss whose scaled gradients are at the leaves' copies."""
         if self._is_direct:
-            # What updates looks at the gradients itself.
+            # Whether the gradients are finite, what makes the updates sees for itself.
             return torch.stack([loss, torch.zeros_like(loss)])
         gradients = [copy.grad for part in self.parts for copy in part.copies if copy.grad is not None]
         return torch.stack([loss, get_total_norm(gradients, math.inf).to(loss.dtype)])

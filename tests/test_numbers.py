@@ -51,19 +51,18 @@ def test_a_refused_half_precision_update_can_be_tried_again() -> None:
     updates = Updates([leaf], partial(torch.optim.Adam, lr=0.1), Scale(torch.float16, torch.device("cpu")))
     bad = [True]
 
-    def objective(_nothing: None) -> torch.Tensor:
+    def nothing(_generator: torch.Generator) -> None:
+        """What a step draws."""
+
+    def objective(_drawn: None) -> torch.Tensor:
         # The root's value at zero is finite, its gradient is not.
         return leaf.abs().sqrt().sum() if bad else (leaf.sum() - 1) ** 2
 
     with pytest.raises(NumberError, match="step 17"):
-        list(fit(updates, lambda _generator: None, objective, 30, Stream(0, "train")))
+        list(fit(updates, nothing, objective, 30, Stream(0, "train")))
     assert leaf.tolist() == [0, 0, 0]
     bad.clear()
-    assert [step.index for step in fit(updates, lambda _generator: None, objective, 20, Stream(0, "train"), 16)] == [
-        17,
-        18,
-        19,
-        20,
-    ]
+    steps = fit(updates, nothing, objective, 20, Stream(0, "train"), 16)
+    assert [step.index for step in steps] == [17, 18, 19, 20]
     assert leaf.isfinite().all()
     assert leaf.sum() > 0

@@ -84,6 +84,14 @@ class Case:
         assert losses == [loss]
         return loss, [told[place] for place in range(len(self.leaves))]
 
+    def check(self, drawn: Drawn, loss: Tensor, gradients: list[Tensor]) -> None:
+        """They are autograd's but for rounding, and laid out like the leaves."""
+        wanted, autograd = self.wanted(drawn)
+        assert torch.allclose(loss, wanted, rtol=1e-5)
+        for mine, theirs, leaf in zip(gradients, autograd, self.leaves, strict=True):
+            assert (mine - theirs).norm() <= 1e-4 * theirs.norm() + 1e-7
+            assert mine.stride() == leaf.stride()
+
 
 @pytest.mark.parametrize("what", ["A", "full", "lora", "kv"])
 @pytest.mark.parametrize(("family", "name"), MODELS)
@@ -117,11 +125,7 @@ def test_other_kernels_give_the_same_numbers(
     hasten(recording)
     drawn = case.drawn(2, batch)
     loss, gradients = case.found(recording, drawn)
-    wanted, autograd = case.wanted(drawn)
-    assert torch.allclose(loss, wanted, rtol=1e-5)
-    for mine, theirs, leaf in zip(gradients, autograd, case.leaves, strict=True):
-        assert (mine - theirs).norm() <= 1e-4 * theirs.norm() + 1e-7
-        assert mine.stride() == leaf.stride()
+    case.check(drawn, loss, gradients)
 
 
 def functions(recording: Recording) -> set[object]:
