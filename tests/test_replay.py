@@ -116,8 +116,8 @@ def test_a_recorded_step_gives_for_another_draw_the_bits_of_autograd(
 def test_other_kernels_give_the_same_numbers(
     models: Path, monkeypatch: pytest.MonkeyPatch, family: str, name: str, what: str, batch: int, checkpointing: bool
 ) -> None:
-    # There are more of them where the processor is not.
-    monkeypatch.setattr(onednn, "is_intel", lambda: False)
+    # There are more of them where torch's own are slow.
+    monkeypatch.setattr(onednn, "is_halved", lambda: True)
     case = Case(family if family.startswith("sketchbook") else str(models / family), name, what)
     if checkpointing:
         case.level.module.enable_gradient_checkpointing()
@@ -133,7 +133,7 @@ def functions(recording: Recording) -> set[object]:
 
 
 def test_the_bundled_model_has_none_of_its_large_operations_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onednn, "is_intel", lambda: False)
+    monkeypatch.setattr(onednn, "is_halved", lambda: True)
     packed, plain = torch.ops.mkldnn._convolution_pointwise.default, torch.ops.aten.convolution.default
     a, b = (Case("sketchbook", "base", what) for what in ("A", "full"))
     first, second = (case.recording(case.drawn(1)) for case in (a, b))
@@ -154,8 +154,8 @@ def test_the_bundled_model_has_none_of_its_large_operations_left_to_torch(monkey
     assert packed not in functions(second)
 
 
-def test_on_an_intel_processor_torch_keeps_all_but_frozen_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onednn, "is_intel", lambda: True)
+def test_where_its_products_are_fast_torch_keeps_all_but_frozen_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onednn, "is_halved", lambda: False)
     a, b = (Case("sketchbook", "base", what) for what in ("A", "full"))
     first, second = (case.recording(case.drawn(1)) for case in (a, b))
     before, of_b = functions(first), functions(second)
@@ -171,14 +171,25 @@ def test_on_an_intel_processor_torch_keeps_all_but_frozen_convolutions(monkeypat
     assert functions(second) == of_b
 
 
-def test_whether_it_is_one_is_what_the_system_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("maker", "width", "wanted"),
+    [
+        ("GenuineIntel", "AVX512", False),
+        ("GenuineIntel", "AVX2", False),
+        ("AuthenticAMD", "AVX512", True),
+        ("AuthenticAMD", "AVX2", False),
+    ],
+)
+def test_they_are_slow_with_avx_512_of_another_maker(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, maker: str, width: str, wanted: bool
+) -> None:
     monkeypatch.setattr(onednn, "Path", lambda _: tmp_path / "cpuinfo")
-    for told, wanted in (("Intel64 Family 6 Model 158 Stepping 10, GenuineIntel", True), ("AuthenticAMD", False)):
-        monkeypatch.setattr(platform, "processor", lambda told=told: told)
-        assert onednn.is_intel() == wanted
-    for told, wanted in (("vendor_id\t: GenuineIntel\n", True), ("vendor_id\t: AuthenticAMD\n", False)):
-        (tmp_path / "cpuinfo").write_text(told, encoding="utf-8")
-        assert onednn.is_intel() == wanted
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: width)
+    monkeypatch.setattr(platform, "processor", lambda: f"Family 6 Model 158 Stepping 10, {maker}")
+    assert onednn.is_halved() == wanted
+    (tmp_path / "cpuinfo").write_text(f"vendor_id\t: {maker}\n", encoding="utf-8")
+    monkeypatch.setattr(platform, "processor", lambda: "")
+    assert onednn.is_halved() == wanted
 
 
 @pytest.mark.parametrize("kernel", [1, 3])
