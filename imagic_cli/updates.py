@@ -15,6 +15,7 @@ from torch.nn.utils import get_total_norm
 from imagic_cli import fusion
 from imagic_cli.capture import captured
 from imagic_cli.errors import NumberError
+from imagic_cli.optimizers import Adam, Optimizer
 from imagic_cli.scale import Scale
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Updates:
     def __init__(
         self,
         leaves: Sequence[Tensor],
-        make: Callable[[list[Tensor]], torch.optim.Optimizer],
+        make: Callable[[list[Tensor]], Optimizer],
         scale: Scale | None = None,
         copies: Sequence[Tensor] | None = None,
         graphed: bool = False,
@@ -250,7 +251,7 @@ class _Part:
     """
 
     def __init__(
-        self, pairs: list[tuple[Tensor, Tensor]], make: Callable[[list[Tensor]], torch.optim.Optimizer], join: bool
+        self, pairs: list[tuple[Tensor, Tensor]], make: Callable[[list[Tensor]], Optimizer], join: bool
     ) -> None:
         # Else memory order is no order of its numbers alone, or autograd lays out the gradient in another.
         assert all(torch.empty_like(each).stride() == leaf.stride() for leaf, copy in pairs for each in (leaf, copy))
@@ -323,7 +324,7 @@ class _Part:
             if name not in state:
                 state[name] = torch.zeros_like(row.numbers, dtype=value.dtype)
             state[name][place].as_strided(leaf.shape, leaf.stride()).copy_(value)
-        elif value.ndim == 0 and not isinstance(self.optimizer, torch.optim.Adam):
+        elif value.ndim == 0 and not isinstance(self.optimizer, Adam | torch.optim.Adam):
             # bitsandbytes counts its steps in a Python number.
             state[name] = value.item()
         else:

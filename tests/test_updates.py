@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from imagic_cli import updates as module
 from imagic_cli.errors import NumberError
+from imagic_cli.optimizers import Adam
 from imagic_cli.scale import Scale
 from imagic_cli.updates import Updates
 
 CPU = torch.device("cpu")
 RATE = 1e-2
-make = partial(torch.optim.Adam, lr=RATE, fused=True)
+make = partial(Adam, learning_rate=RATE)
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +56,7 @@ def test_they_are_those_of_one_adam_bit_for_bit(monkeypatch: pytest.MonkeyPatch,
     made = Updates(list(net.parameters()), make, join=join)
     assert len(made.parts) > 2
     assert any(len(row.copies) > 1 for part in made.parts for row in part.rows) is join
-    whole = make(plain.parameters())
+    whole = torch.optim.Adam(plain.parameters(), lr=RATE, fused=True)
     for step in range(5):
         whole.zero_grad()
         loss(plain, step).backward()
@@ -174,7 +175,7 @@ def test_half_precision_copies_follow_masters_that_take_steps_too_small_for_them
     net = network()
     masters, copies = halves(net)
     before = [master.clone() for master in masters]
-    made = Updates(masters, partial(torch.optim.Adam, lr=1e-6, fused=True), Scale(torch.float16, CPU), copies)
+    made = Updates(masters, partial(Adam, learning_rate=1e-6), Scale(torch.float16, CPU), copies)
     for _step in range(3):
         made.make(net[1:](torch.ones(2, 3, 12, 12, dtype=torch.float16)).float().square().mean())
     assert made.scale.state() == {"scale": 65536.0, "_growth_tracker": 3}
@@ -188,7 +189,7 @@ def test_half_precision_copies_follow_masters_that_take_steps_too_small_for_them
 def test_the_scale_halves_until_no_gradient_overflows_and_doubles_after_many_updates() -> None:
     master = torch.ones(4)
     copy = master.half().requires_grad_()
-    made = Updates([master], partial(torch.optim.Adam, lr=1e-3, fused=True), Scale(torch.float16, CPU), [copy])
+    made = Updates([master], partial(Adam, learning_rate=1e-3), Scale(torch.float16, CPU), [copy])
     # The gradient of one number is as large as the scale.
     values = [made.make(copy.float().sum()) for step in range(3)]
     assert values[0] == values[1] == 4 > values[2]

@@ -17,12 +17,13 @@ from imagic_cli.freshness import check_progress, drop_progress, is_done
 from imagic_cli.lock import changed_meanwhile
 from imagic_cli.memory import release
 from imagic_cli.names import BASE
+from imagic_cli.optimizers import check_optimizer
 from imagic_cli.precision import Precision, environment, memory_errors, pick_device
 from imagic_cli.readiness import built_beside
 from imagic_cli.record import Record
 from imagic_cli.run import Run
 from imagic_cli.stages.objective import encode_image
-from imagic_cli.stages.training import Training, check_optimizer
+from imagic_cli.stages.training import Training
 
 _SAVES_MEMORY = "--gradient-checkpointing, a smaller --size, or --dtype fp16 on a GPU"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,13 +13,14 @@ from imagic_cli import files
 from imagic_cli.backends.base import Level
 from imagic_cli.config import How, TrainSettings
 from imagic_cli.embedding import Embedding
-from imagic_cli.errors import NumberError, UsageError
+from imagic_cli.errors import NumberError
 from imagic_cli.events import Listener, Note, Probed, Started, Stepped
 from imagic_cli.fit import Step, fit
 from imagic_cli.graph import Graphed, is_graphed
 from imagic_cli.memory import keep_freed, release
 from imagic_cli.names import part, typed
 from imagic_cli.noise import Stream
+from imagic_cli.optimizers import optimizer
 from imagic_cli.precision import Precision
 from imagic_cli.replay import Replayed, is_replayed
 from imagic_cli.run import Run
@@ -75,7 +75,7 @@ class Training:
         leaves, copies = list(self.leaves.values()), [self.copies[name] for name in self.leaves]
         # On a GPU a leaf's place in memory can decide by which kernel it is read.
         join = self.precision.device.type != "cuda" and scale is None and self.settings.optimizer == "adam"
-        self.updates = Updates(leaves, partial(_optimizer, self.settings), scale, copies, self.graphed, join)
+        self.updates = Updates(leaves, partial(optimizer, self.settings), scale, copies, self.graphed, join)
         stage, level = self.stamp.stage, self.level.name
         self.told = part(stage, level)
         self.history = History(self.run.log_file(stage, level))
@@ -177,22 +177,3 @@ class Training:
             loss = probe_loss(self.level, self.clean, self.embedding, self.precision)
             self.history.add_probe(loss)
             self.tell(Probed(self.told, step, loss))
-
-
-def check_optimizer(settings: TrainSettings) -> None:
-    """Refuse an optimizer that is not installed, before anything is written.
-
-    Raises:
-        UsageError: it is not.
-    """
-    if settings.optimizer == "adam8bit" and importlib.util.find_spec("bitsandbytes") is None:
-        raise UsageError("--optimizer adam8bit needs bitsandbytes", "pip install 'imagic-cli[adam8bit]'")
-
-
-def _optimizer(settings: TrainSettings, leaves: list[Tensor]) -> torch.optim.Optimizer:
-    if settings.optimizer == "adam":
-        return torch.optim.Adam(leaves, lr=settings.learning_rate, fused=True)
-    from bitsandbytes.optim import Adam8bit
-
-    optimizer: torch.optim.Optimizer = Adam8bit(leaves, lr=settings.learning_rate)
-    return optimizer
