@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import platform
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
+from imagic_cli.processor import is_halved
 from imagic_cli.recording import Recording, simplify
 
 aten, mkldnn = torch.ops.aten, torch.ops.mkldnn
@@ -30,14 +30,6 @@ _MEASURED = {"x86_64", "amd64"}
 def is_there() -> bool:
     """Whether this torch has oneDNN, and the processor is of the kind that it was measured on here."""
     return torch.backends.mkldnn.is_available() and platform.machine().lower() in _MEASURED
-
-
-def is_halved() -> bool:
-    """Whether torch's own products leave half of the processor's width unused: it has AVX-512 and is not Intel's."""
-    # On Linux `platform` does not know.
-    told = Path("/proc/cpuinfo")
-    maker = told.read_text(encoding="utf-8") if told.exists() else platform.processor()
-    return "GenuineIntel" not in maker and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 
 def hasten(recording: Recording) -> None:

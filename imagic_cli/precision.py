@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from imagic_cli.errors import MemoryShortError, UsageError
+from imagic_cli.processor import maker, width
 
 _SMALL = 100_000_000
 _SHORT = ("allocate memory", "out of memory")
@@ -94,7 +95,9 @@ def ready_attention(device: torch.device) -> contextlib.AbstractContextManager[o
 
 def environment(device: torch.device) -> dict[str, str]:
     """What the bits of a result depend on besides its settings."""
-    return {"torch": torch.__version__, "threads": str(torch.get_num_threads()), "device": device.type}
+    chip = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{maker()} {width()}"
+    threads = str(torch.get_num_threads())
+    return {"torch": torch.__version__, "threads": threads, "device": device.type, "processor": chip}
 
 
 def is_short(error: BaseException) -> bool:

@@ -106,7 +106,7 @@ def elsewhere(count: int, folder: Path, report_progress: ReportProgress) -> Outc
     subject = Subject(folder)
     cases = [
         (stage, name, strict)
-        for name in ("threads", "torch", "device")
+        for name in ("threads", "torch", "device", "processor")
         for stage in ("optimize", "finetune")
         for strict in (True, False)
     ]

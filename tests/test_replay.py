@@ -171,27 +171,6 @@ def test_where_its_products_are_fast_torch_keeps_all_but_frozen_convolutions(mon
     assert functions(second) == of_b
 
 
-@pytest.mark.parametrize(
-    ("maker", "width", "wanted"),
-    [
-        ("GenuineIntel", "AVX512", False),
-        ("GenuineIntel", "AVX2", False),
-        ("AuthenticAMD", "AVX512", True),
-        ("AuthenticAMD", "AVX2", False),
-    ],
-)
-def test_they_are_slow_with_avx_512_of_another_maker(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, maker: str, width: str, wanted: bool
-) -> None:
-    monkeypatch.setattr(onednn, "Path", lambda _: tmp_path / "cpuinfo")
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: width)
-    monkeypatch.setattr(platform, "processor", lambda: f"Family 6 Model 158 Stepping 10, {maker}")
-    assert onednn.is_halved() == wanted
-    (tmp_path / "cpuinfo").write_text(f"vendor_id\t: {maker}\n", encoding="utf-8")
-    monkeypatch.setattr(platform, "processor", lambda: "")
-    assert onednn.is_halved() == wanted
-
-
 @pytest.mark.parametrize("kernel", [1, 3])
 @pytest.mark.parametrize(("height", "width", "channels"), [(4, 4, 5), (5, 3, 5), (1, 2, 5), (7, 6, 70)])
 def test_convolutions_as_products_are_those_of_torch(

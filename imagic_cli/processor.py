@@ -1,0 +1,31 @@
+"""Which processor this is, as far as the bits of a result, and how fast its kernels are, depend on it."""
+
+from __future__ import annotations
+
+import platform
+import re
+from functools import cache
+from pathlib import Path
+
+import torch
+
+_MAKERS = "GenuineIntel", "AuthenticAMD"
+
+
+@cache
+def maker() -> str:
+    """Who made it, in its own words; what kind it is, where it is of neither of the two that make x86."""
+    # On Linux `platform` does not know.
+    told = Path("/proc/cpuinfo")
+    found = re.search("|".join(_MAKERS), told.read_text(encoding="utf-8") if told.exists() else platform.processor())
+    return found[0] if found else platform.machine()
+
+
+def width() -> str:
+    """The widest instructions that torch's kernels take here, such as AVX2 and AVX512."""
+    return torch.backends.cpu.get_cpu_capability()
+
+
+def is_halved() -> bool:
+    """Whether torch's own products leave half of the width unused: Intel's library takes AVX-512 on Intel's alone."""
+    return maker() != "GenuineIntel" and width().startswith("AVX512")
