@@ -75,7 +75,7 @@ class Adam:
         )
 
     def _begin(self, leaves: Sequence[Tensor], states: Sequence[dict[str, Any]]) -> None:
-        self._counts = torch.tensor([float(state.get("step", 0)) for state in states])
+        self._counts = torch.tensor([float(state.get("step", 0)) for state in states], dtype=torch.float32)
         self._steps = list(self._counts.unbind())
         for leaf, state, step in zip(leaves, states, self._steps, strict=True):
             for name in _MOMENTS:
