@@ -2,8 +2,8 @@
 
 What torch gives to oneDNN has its weights brought into oneDNN's order anew at each call, which with a small picture is
 half of the work; weights that stay as they are can be brought there once. Matrices it multiplies with a library of
-Intel's, which takes AVX-512 on Intel's processors alone: on others that have it, half of the width stays unused. Small
-convolutions it makes out of such products.
+Intel's, which takes no AVX-512 on AMD's: where they have it, half of their width stays unused. Small convolutions it
+makes out of such products.
 """
 
 from __future__ import annotations

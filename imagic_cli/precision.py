@@ -95,9 +95,11 @@ def ready_attention(device: torch.device) -> contextlib.AbstractContextManager[o
 
 def environment(device: torch.device) -> dict[str, str]:
     """What the bits of a result depend on besides its settings."""
-    chip = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{maker()} {width()}"
+    gpu = {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
     threads = str(torch.get_num_threads())
-    return {"torch": torch.__version__, "threads": threads, "device": device.type, "processor": chip}
+    # That of a GPU's machine too: it draws the noise.
+    processor = f"{maker()} {width()}"
+    return {"torch": torch.__version__, "threads": threads, "device": device.type, "processor": processor} | gpu
 
 
 def is_short(error: BaseException) -> bool:

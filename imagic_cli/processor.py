@@ -14,7 +14,7 @@ _MAKERS = "GenuineIntel", "AuthenticAMD"
 
 @cache
 def maker() -> str:
-    """Who made it, in its own words; what kind it is, where it is of neither of the two that make x86."""
+    """Who made it, in its own words; what kind it is, where the system names neither of the two that make x86."""
     # On Linux `platform` does not know.
     told = Path("/proc/cpuinfo")
     found = re.search("|".join(_MAKERS), told.read_text(encoding="utf-8") if told.exists() else platform.processor())
@@ -27,5 +27,5 @@ def width() -> str:
 
 
 def is_halved() -> bool:
-    """Whether torch's own products leave half of the width unused: Intel's library takes AVX-512 on Intel's alone."""
-    return maker() != "GenuineIntel" and width().startswith("AVX512")
+    """Whether torch's own products leave half of the width unused: Intel's library takes no AVX-512 on AMD's."""
+    return maker() == "AuthenticAMD" and width().startswith("AVX512")

@@ -15,7 +15,7 @@ from imagic_cli.optimizers import Adam, optimizer
 RATE = 1e-2
 # At each step.
 ALL = {0, 1, 2}
-PRESENT = [ALL, {0, 2}, {1, 2}, ALL, ALL, set(), ALL]
+PRESENT = [{0, 2}, ALL, {0, 2}, {1, 2}, ALL, ALL, set(), ALL]
 
 
 def leaves() -> list[Tensor]:

@@ -15,13 +15,16 @@ from torch import Tensor, nn
 
 from imagic_cli import updates as module
 from imagic_cli.errors import NumberError
-from imagic_cli.optimizers import Adam
+from imagic_cli.optimizers import Adam, Optimizer
 from imagic_cli.scale import Scale
 from imagic_cli.updates import Updates
 
+Make = Callable[[list[Tensor]], Optimizer]
 CPU = torch.device("cpu")
 RATE = 1e-2
 make = partial(Adam, learning_rate=RATE)
+# What a GPU is given.
+make_there = partial(torch.optim.Adam, lr=RATE, fused=True)
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +59,7 @@ def test_they_are_those_of_one_adam_bit_for_bit(monkeypatch: pytest.MonkeyPatch,
     made = Updates(list(net.parameters()), make, join=join)
     assert len(made.parts) > 2
     assert any(len(row.copies) > 1 for part in made.parts for row in part.rows) is join
-    whole = torch.optim.Adam(plain.parameters(), lr=RATE, fused=True)
+    whole = make_there(plain.parameters())
     for step in range(5):
         whole.zero_grad()
         loss(plain, step).backward()
@@ -111,7 +114,8 @@ def test_joined_leaves_come_to_the_same_numbers_and_so_do_their_copies() -> None
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_a_leaf_without_a_dimension_is_restored_too() -> None:
+@pytest.mark.parametrize("make", [make, make_there])
+def test_a_leaf_without_a_dimension_is_restored_too(make: Make) -> None:
     weights = []
     for resumed in (False, True):
         leaves = [torch.tensor(2.0, requires_grad=True), torch.ones(3, requires_grad=True)]
@@ -133,8 +137,9 @@ def test_a_loss_that_nothing_differentiates_is_refused() -> None:
         Updates([torch.ones(3, requires_grad=True)], make).make(torch.tensor(1.0))
 
 
+@pytest.mark.parametrize("make", [make, make_there])
 @pytest.mark.parametrize("join", [False, True])
-def test_what_was_restored_goes_on_bit_for_bit(join: bool) -> None:
+def test_what_was_restored_goes_on_bit_for_bit(make: Make, join: bool) -> None:
     undisturbed, first, second = network(), network(), network()
     wanted = trained(undisturbed, Updates(list(undisturbed.parameters()), make), range(6))
     before = Updates(list(first.parameters()), make, join=join)
@@ -240,7 +245,7 @@ def test_graphed_updates_are_those_of_the_ones_made_one_by_one(
         masters = [p.detach() for p in net.parameters()]
         net.to(dtype)
         copies = list(net.parameters())
-        made = Updates(masters, make, Scale(dtype, CPU), copies, graphed)
+        made = Updates(masters, make_there, Scale(dtype, CPU), copies, graphed)
         for step in range(5):
             x = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(step)).to(dtype)
             for copy in copies:
@@ -305,7 +310,7 @@ def test_updates_made_at_once_are_those_made_part_by_part_and_are_resumed(
         copies, losses = list(net.parameters()), []
 
         def begun(masters: list[Tensor] = masters, copies: list[Tensor] = copies, at_once: bool = at_once) -> Updates:
-            return Updates(masters, make, Scale(dtype, CPU), copies, graphed=at_once)
+            return Updates(masters, make_there, Scale(dtype, CPU), copies, graphed=at_once)
 
         made = begun()
         for step in range(6):

@@ -204,7 +204,7 @@ def check_environment(
         ArtifactError: it may differ, and `strict`.
     """
     now = environment(precision.device)
-    changed = [f"{name} {before.get(name)} -> {now[name]}" for name in now if before.get(name) != now[name]]
+    changed = [f"{name} {before.get(name, 'unknown')} -> {now[name]}" for name in now if before.get(name) != now[name]]
     if changed and strict:
         raise ArtifactError(f"{work} began elsewhere ({', '.join(changed)})", "drop --strict, or use --force")
     if changed:
