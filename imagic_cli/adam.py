@@ -18,12 +18,12 @@ import triton.language as tl
 from torch import Tensor
 
 from imagic_cli.capture import captured
+from imagic_cli.optimizers import MOMENTS, begin
 from imagic_cli.scale import Scale
 
 # Numbers that one program updates: with more of them their addresses fill the registers.
 _NUMBERS = 1024
 _TYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
-_MOMENTS = "exp_avg", "exp_avg_sq"
 
 
 def builds(dtype: torch.dtype, device: torch.device) -> list[Callable[[], object]]:
@@ -61,10 +61,8 @@ class DirectUpdates:
         # One count for all, for all are updated or none.
         step = begun[0].clone() if begun else torch.zeros((), device=device)
         for *_, leaf, state in rows:
-            for name in _MOMENTS:
-                state.setdefault(name, torch.zeros_like(leaf))
-            state["step"] = step
-        table = [(*tensors, *(state[name] for name in _MOMENTS)) for *tensors, state in rows]
+            begin(leaf, state, step)
+        table = [(*tensors, *(state[name] for name in MOMENTS)) for *tensors, state in rows]
         update = _Update(table, group["lr"], group["betas"], group["eps"])
         self.found = _nothing(device)
         # What a graph reads must outlive it.

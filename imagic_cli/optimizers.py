@@ -13,7 +13,8 @@ from torch import Tensor
 from imagic_cli.config import TrainSettings
 from imagic_cli.errors import UsageError
 
-_MOMENTS = "exp_avg", "exp_avg_sq"
+MOMENTS = "exp_avg", "exp_avg_sq"
+"""What Adam keeps of each leaf beside the count of its steps, by torch's names."""
 
 
 class Optimizer(Protocol):
@@ -57,7 +58,7 @@ class Adam:
             self._begin(present, states)
         # At once: one by one they take as long as what surrounds the kernel.
         self._counts += 1
-        means, squares = ([state[name] for state in states] for name in _MOMENTS)
+        means, squares = ([state[name] for state in states] for name in MOMENTS)
         torch._fused_adam_(
             present,
             [leaf.grad for leaf in present],
@@ -78,9 +79,14 @@ class Adam:
         self._counts = torch.tensor([float(state.get("step", 0)) for state in states], dtype=torch.float32)
         self._steps = list(self._counts.unbind())
         for leaf, state, step in zip(leaves, states, self._steps, strict=True):
-            for name in _MOMENTS:
-                state.setdefault(name, torch.zeros_like(leaf))
-            state["step"] = step
+            begin(leaf, state, step)
+
+
+def begin(leaf: Tensor, state: dict[str, Any], step: Tensor) -> None:
+    """Give a leaf's state, which may be empty, this count of steps, and moments where it has none."""
+    for name in MOMENTS:
+        state.setdefault(name, torch.zeros_like(leaf))
+    state["step"] = step
 
 
 def optimizer(settings: TrainSettings, leaves: list[Tensor]) -> Optimizer:

@@ -9,15 +9,14 @@ from pathlib import Path
 
 import torch
 
-_MAKERS = "GenuineIntel", "AuthenticAMD"
-
 
 @cache
 def maker() -> str:
     """Who made it, in its own words; what kind it is, where the system names neither of the two that make x86."""
     # On Linux `platform` does not know.
     told = Path("/proc/cpuinfo")
-    found = re.search("|".join(_MAKERS), told.read_text(encoding="utf-8") if told.exists() else platform.processor())
+    text = told.read_text(encoding="utf-8") if told.exists() else platform.processor()
+    found = re.search("GenuineIntel|AuthenticAMD", text)
     return found[0] if found else platform.machine()
 
 

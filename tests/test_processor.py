@@ -33,7 +33,7 @@ def cpuinfo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         ("x86_64", "AVX512", False),
     ],
 )
-def test_width_is_left_unused_where_another_maker_has_avx_512(
+def test_width_is_left_unused_where_amd_has_avx_512(
     monkeypatch: pytest.MonkeyPatch, cpuinfo: Path, told: str, width: str, halved: bool
 ) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: width)
